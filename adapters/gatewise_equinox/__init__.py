@@ -1,0 +1,1 @@
+"""Equinox: its layouts, and the adapter that runs it."""

@@ -1,0 +1,1 @@
+"""Flax linen: its layouts, and the adapter that runs it."""

@@ -1,0 +1,85 @@
+"""How Flax linen stores its layers.
+
+Nothing here imports Flax: counts, explanations and mappings work where it is not installed. Flax lists a tree of
+parameters by the alphabet; the gates, each a layer of its own there, are one line here.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_RNN = "google/flax flax/linen/recurrent.py"
+_LINEAR = "google/flax flax/linen/linear.py"
+
+_AT = "{direction:|forward_rnn/cell/,backward_rnn/cell/}"
+
+# The bias of the LSTM stands on the h side alone, those of the GRU and of the simple cell on the i side.
+_LSTM = {
+    _AT + "h{gate}/bias": "bias: units",
+    _AT + "h{gate}/kernel": "recurrent_kernel: state units",
+    _AT + "i{gate}/kernel": "kernel: features units",
+}
+
+LSTM_CELL = Layout(
+    "flax:LSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_LSTM,
+    always="bias",
+    source=f"{_RNN}, LSTMCell",
+    verified="live",
+)
+OPTIMIZED_LSTM_CELL = Layout(
+    "flax:OptimizedLSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_LSTM,
+    always="bias",
+    source=f"{_RNN}, OptimizedLSTMCell",
+    verified="live",
+    note="It joins the kernels at run time; what is stored is the same as in LSTMCell.",
+)
+GRU_CELL = Layout(
+    "flax:GRUCell",
+    cell="gru",
+    gates="rzn",
+    reset="after",
+    tensors={
+        _AT + "hn/bias": "recurrent_bias[n]: units",
+        _AT + "h{gate}/kernel": "recurrent_kernel: state units",
+        _AT + "i{gate}/bias": "bias: units",
+        _AT + "i{gate}/kernel": "kernel: features units",
+    },
+    always="bias recurrent_bias",
+    source=f"{_RNN}, GRUCell",
+    verified="live",
+)
+SIMPLE_CELL = Layout(
+    "flax:SimpleCell",
+    cell="rnn",
+    gates="h",
+    tensors={
+        _AT + "h/kernel": "recurrent_kernel: state units",
+        _AT + "i/bias": "bias: units",
+        _AT + "i/kernel": "kernel: features units",
+    },
+    always="bias",
+    source=f"{_RNN}, SimpleCell with residual=False",
+    verified="live",
+)
+DENSE = Layout(
+    "flax:Dense",
+    cell="dense",
+    tensors={"bias": "bias: units", "kernel": "kernel: features units"},
+    source=f"{_LINEAR}, Dense",
+    verified="live",
+)
+EMBED = Layout(
+    "flax:Embed",
+    cell="embedding",
+    tensors={"embedding": "table: tokens units"},
+    source=f"{_LINEAR}, Embed",
+    verified="live",
+)
+
+FRAMEWORK = Framework(
+    "flax", "Flax linen", ("flax", "jax"), (LSTM_CELL, GRU_CELL, SIMPLE_CELL, DENSE, EMBED, OPTIMIZED_LSTM_CELL)
+)

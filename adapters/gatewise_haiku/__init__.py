@@ -1,0 +1,1 @@
+"""Haiku: its layouts, and the adapter that runs it."""

@@ -1,0 +1,1 @@
+"""Keras 3: its layouts, and the adapter that runs it."""

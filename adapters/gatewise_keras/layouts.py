@@ -1,0 +1,107 @@
+"""How Keras 3 stores its layers.
+
+Nothing here imports Keras: counts, explanations and mappings work where it is not installed. A stack of layers is
+listed layer by layer, and within ``Bidirectional`` the forward copy first, as ``get_weights()`` does.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_RNN = "keras-team/keras keras/src/layers/rnn"
+
+_PREFIX = "{layer:|layer_#/}{direction:|forward_layer/,backward_layer/}"
+_KERNELS = {
+    "kernel": "kernel: features (gate units)",
+    "recurrent_kernel": "recurrent_kernel: state (gate units)",
+}
+_ONE_BIAS = {**_KERNELS, "bias": "bias: (gate units)"}
+_TWO_BIASES = {**_KERNELS, "bias": "bias + recurrent_bias: (1 + 1) (gate units)"}
+
+
+def _layer(tensors: dict[str, str]) -> dict[str, str]:
+    return {_PREFIX + name: pattern for name, pattern in tensors.items()}
+
+
+LSTM = Layout(
+    "keras:LSTM", cell="lstm", gates="ifgo", tensors=_layer(_ONE_BIAS), source=f"{_RNN}/lstm.py, LSTM", verified="live"
+)
+LSTM_CELL = Layout(
+    "keras:LSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/lstm.py, LSTMCell.build",
+    verified="live",
+)
+GRU = Layout(
+    "keras:GRU",
+    cell="gru",
+    gates="zrn",
+    reset="after",
+    tensors=_layer(_TWO_BIASES),
+    source=f"{_RNN}/gru.py, GRU with reset_after=True",
+    verified="live",
+)
+GRU_BEFORE = Layout(
+    "keras:GRU",
+    cell="gru",
+    gates="zrn",
+    reset="before",
+    tensors=_layer(_ONE_BIAS),
+    source=f"{_RNN}/gru.py, GRU with reset_after=False",
+    verified="live",
+)
+GRU_CELL = Layout(
+    "keras:GRUCell",
+    cell="gru",
+    gates="zrn",
+    reset="after",
+    tensors=_TWO_BIASES,
+    source=f"{_RNN}/gru.py, GRUCell.build with reset_after=True",
+    verified="live",
+)
+GRU_CELL_BEFORE = Layout(
+    "keras:GRUCell",
+    cell="gru",
+    gates="zrn",
+    reset="before",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/gru.py, GRUCell.build with reset_after=False",
+    verified="live",
+)
+SIMPLE_RNN = Layout(
+    "keras:SimpleRNN",
+    cell="rnn",
+    gates="h",
+    tensors=_layer(_ONE_BIAS),
+    source=f"{_RNN}/simple_rnn.py, SimpleRNN",
+    verified="live",
+)
+SIMPLE_RNN_CELL = Layout(
+    "keras:SimpleRNNCell",
+    cell="rnn",
+    gates="h",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/simple_rnn.py, SimpleRNNCell.build",
+    verified="live",
+)
+DENSE = Layout(
+    "keras:Dense",
+    cell="dense",
+    tensors={"kernel": "kernel: features units", "bias": "bias: units"},
+    source="keras-team/keras keras/src/layers/core/dense.py, Dense.build",
+    verified="live",
+)
+EMBEDDING = Layout(
+    "keras:Embedding",
+    cell="embedding",
+    tensors={"embeddings": "table: tokens units"},
+    source="keras-team/keras keras/src/layers/core/embedding.py, Embedding.build",
+    verified="live",
+)
+
+FRAMEWORK = Framework(
+    "keras",
+    "Keras 3",
+    ("keras", "tensorflow"),
+    (LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
+)

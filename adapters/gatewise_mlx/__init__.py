@@ -1,0 +1,1 @@
+"""Apple MLX: its layouts, and the adapter that runs it."""

@@ -1,0 +1,1 @@
+"""Flax nnx: its layouts, and the adapter that runs it."""

@@ -1,0 +1,86 @@
+"""How Flax nnx stores its layers.
+
+Nothing here imports Flax: counts, explanations and mappings work where it is not installed. Flax lists the state of a
+module by the alphabet; the gates of ``LSTMCell``, each a layer of its own there, are one line here.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_RNN = "google/flax flax/nnx/nn/recurrent.py"
+_LINEAR = "google/flax flax/nnx/nn/linear.py"
+
+_AT = "{direction:|forward_rnn/cell/,backward_rnn/cell/}"
+
+LSTM_CELL = Layout(
+    "nnx:LSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors={
+        _AT + "h{gate}/bias": "bias: units",
+        _AT + "h{gate}/kernel": "recurrent_kernel: state units",
+        _AT + "{gate:ii,if_,ig,io}/kernel": "kernel: features units",  # an attribute cannot be called "if"
+    },
+    always="bias",
+    source=f"{_RNN}, LSTMCell",
+    verified="live",
+)
+OPTIMIZED_LSTM_CELL = Layout(
+    "nnx:OptimizedLSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors={
+        _AT + "dense_h/bias": "bias: (gate units)",
+        _AT + "dense_h/kernel": "recurrent_kernel: state (gate units)",
+        _AT + "dense_i/kernel": "kernel: features (gate units)",
+    },
+    always="bias",
+    source=f"{_RNN}, OptimizedLSTMCell",
+    verified="live",
+    note="Its help calls the parameters compatible with LSTMCell; they are packed, and those are not.",
+)
+GRU_CELL = Layout(
+    "nnx:GRUCell",
+    cell="gru",
+    gates="rzn",
+    reset="after",
+    tensors={
+        _AT + "dense_h/kernel": "recurrent_kernel: state (gate units)",
+        _AT + "dense_i/bias": "bias: (gate units)",
+        _AT + "dense_i/kernel": "kernel: features (gate units)",
+    },
+    always="bias",
+    source=f"{_RNN}, GRUCell",
+    verified="live",
+    note="It has no bias behind the reset gate, although its help writes b_hn.",
+)
+SIMPLE_CELL = Layout(
+    "nnx:SimpleCell",
+    cell="rnn",
+    gates="h",
+    tensors={
+        _AT + "dense_h/kernel": "recurrent_kernel: state units",
+        _AT + "dense_i/bias": "bias: units",
+        _AT + "dense_i/kernel": "kernel: features units",
+    },
+    always="bias",
+    source=f"{_RNN}, SimpleCell with residual=False",
+    verified="live",
+)
+LINEAR = Layout(
+    "nnx:Linear",
+    cell="dense",
+    tensors={"bias": "bias: units", "kernel": "kernel: features units"},
+    source=f"{_LINEAR}, Linear",
+    verified="live",
+)
+EMBED = Layout(
+    "nnx:Embed",
+    cell="embedding",
+    tensors={"embedding": "table: tokens units"},
+    source=f"{_LINEAR}, Embed",
+    verified="live",
+)
+
+FRAMEWORK = Framework(
+    "nnx", "Flax nnx", ("flax", "jax"), (LSTM_CELL, GRU_CELL, SIMPLE_CELL, LINEAR, EMBED, OPTIMIZED_LSTM_CELL)
+)

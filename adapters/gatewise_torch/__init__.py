@@ -1,0 +1,1 @@
+"""PyTorch: its layouts, and the adapter that runs it."""

@@ -1,0 +1,101 @@
+"""Draws the weights of a layer once, in canonical form, under a named rule; a plan brings them anywhere.
+
+A rule follows a framework's own initialisation; it does not promise the numbers of that framework's seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gatewise.core.layout import CANONICAL, Key, axis_length, gates_of, store
+from gatewise.core.spec import Spec
+from gatewise.errors import SpecError, nearest
+
+Draw = Callable[[np.random.Generator, Spec, str, int], np.ndarray]
+
+
+def draw(spec: Spec, seed: int = 0, rule: str = "keras") -> dict[str, np.ndarray]:
+    """Return canonical weights of a layer.
+
+    Args:
+        spec: The layer.
+        seed: Seed of NumPy's PCG64.
+        rule: ``"keras"``: Glorot uniform kernels over all gates together, orthogonal recurrent kernels, zero biases
+            with ones for the forget gate. ``"torch"``: everything uniform within ``1 / sqrt(units)``.
+
+    Returns:
+        Name in the canonical layout → float64 array, gate axis first.
+
+    Raises:
+        SpecError: No rule has this name, or the seed is none.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> weights = draw(LSTM(3, 5), seed=1)
+    >>> weights["bias"][:, 0]                       # i, f, g, o
+    array([0., 1., 0., 0.])
+    """
+    if rule not in RULES:
+        known = ", ".join(map(repr, RULES))
+        raise SpecError(
+            f"No initial rule is called {rule!r}.", f"Known: {known}.", nearest(rule, RULES) + "Use one of these."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SpecError(f"seed={seed!r} is not a seed.", "A seed is a whole number from 0.", "Give seed=0, say.")
+    random = np.random.Generator(np.random.PCG64(int(seed)))
+    layout = CANONICAL[spec.cell]
+    parts: dict[str, Key] = {}
+    for key, slot in store(layout, spec).slots.items():
+        parts.setdefault(slot.tensor, key)
+    return {name: RULES[rule](random, spec, key.part, key.layer) for name, key in parts.items()}
+
+
+def _shape(spec: Spec, part: str, layer: int) -> tuple[int, ...]:
+    """Return the shape of a part: gates, where it has them, then its own axes."""
+    key = Key(part, layer, 0, "")
+    axes = CANONICAL[spec.cell].tensors
+    pattern = next(pattern for pattern in axes.values() if pattern.partition(":")[0] == key.part)
+    return tuple(
+        len(gates_of(spec.cell, part)) if axis == "gate" else axis_length(spec, axis, layer)
+        for axis in pattern.partition(":")[2].split()
+    )
+
+
+def _keras(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np.ndarray:
+    shape = _shape(spec, part, layer)
+    if part == "recurrent_kernel":
+        return _orthogonal(random, shape)
+    if part == "table":
+        return random.uniform(-0.05, 0.05, shape)
+    if "kernel" in part or part == "projection":
+        # Keras draws one kernel for all gates together, so all of them count among its outputs.
+        outputs = int(np.prod(shape[:-1]))
+        limit = np.sqrt(6 / (shape[-1] + outputs))
+        return random.uniform(-limit, limit, shape)
+    values = np.zeros(shape)
+    if part == "bias" and spec.cell == "lstm":
+        values[gates_of("lstm", "bias").index("f")] = 1
+    return values
+
+
+def _orthogonal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a recurrent kernel of orthonormal columns: all gates of one state together, as Keras draws it."""
+    gates, units, state = shape
+    tall = max(gates * units, state), min(gates * units, state)
+    q, r = np.linalg.qr(random.normal(size=tall))
+    q = q * np.sign(np.diagonal(r))
+    return (q if gates * units >= state else q.T).reshape(shape)
+
+
+def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np.ndarray:
+    shape = _shape(spec, part, layer)
+    if part == "table":
+        return random.normal(size=shape)
+    # nn.Linear counts its inputs, the recurrent layers their units.
+    width = axis_length(spec, "features" if spec.cell == "dense" else "units")
+    return random.uniform(-1 / np.sqrt(width), 1 / np.sqrt(width), shape)
+
+
+RULES: dict[str, Draw] = {"keras": _keras, "torch": _torch}
+"""The named rules of initialisation."""

@@ -1,0 +1,37 @@
+"""NumPy's ``.npz``: a zip of arrays. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gatewise.errors import FileError
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file by name."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileError(
+                    f"{path} holds one array without a name.",
+                    "Expected an .npz of named arrays.",
+                    "Save it with numpy.savez.",
+                )
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise FileError(
+            f"{path} cannot be read: {error}.", "Expected an .npz of plain arrays.", "Save it again with numpy.savez."
+        ) from None
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a file."""
+    with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        # numpy.savez takes names as keywords, and so cannot write one called "file"; this can.
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -1,0 +1,260 @@
+"""The command line. Results go to stdout, errors to stderr.
+
+Exit 0; 1 is a negative answer (a port that is impossible); 2 is bad use or unreadable input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gatewise.core.spec import KINDS, MERGES, Spec, unknown_option
+from gatewise.errors import GatewiseError, ImpossiblePlanError, SpecError, nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FORMATS = ("plain", "github", "latex", "html", "csv", "json")
+
+
+class _Size(click.ParamType):
+    """A size as a person writes it: ``512``, ``1_000`` or ``1,000``; what it may be, the spec says."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).replace(",", "").replace("_", "")
+        return int(text) if text.lstrip("+-").isdecimal() else value
+
+
+SIZE = _Size()
+
+
+class _Kind(click.ParamType):
+    """A kind of layer, in any case."""
+
+    name = "|".join(KINDS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        known = {name.lower(): name for name in KINDS}
+        if str(value).lower() not in known:
+            message = f"{value!r} is no kind of layer. {nearest(str(value).lower(), known)}Known: {', '.join(KINDS)}."
+            self.fail(message, param, ctx)
+        return known[str(value).lower()]
+
+
+_SPEC_OPTIONS = [
+    click.option("--cell", type=_Kind(), help="The kind of layer; LSTM unless said."),
+    click.option("--features", "-x", type=SIZE, help="Size of the input."),
+    click.option("--units", "-u", type=SIZE, help="Size of the state."),
+    click.option("--tokens", type=SIZE, help="Rows of an Embedding."),
+    click.option("--layers", type=SIZE, help="How many layers are stacked."),
+    click.option("--bidirectional", is_flag=True, default=None, help="Also read the sequence from its end."),
+    click.option(
+        "--merge", type=click.Choice([merge for merge in MERGES if merge]), help="How two directions become one."
+    ),
+    click.option("--no-bias", "bias", flag_value=False, default=None, help="Without any bias."),
+    click.option("--projection", type=SIZE, help="Size to which an LSTM projects its output."),
+    click.option("--peepholes", is_flag=True, default=None, help="An LSTM whose gates see the memory."),
+    click.option(
+        "--reset", type=click.Choice(["after", "before"]), help="Where a GRU resets: after or before the product."
+    ),
+    click.option("--activation", help="Activation by name, such as relu."),
+    click.option("--recurrent-activation", help="Activation of the gates by name."),
+]
+
+
+def _options(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_spec_options = _options(_SPEC_OPTIONS)
+_format = click.option(
+    "--format", "-f", "format", type=click.Choice(_FORMATS), default="plain", help="How to write the table."
+)
+_context = _options(
+    [
+        click.option(
+            "--timesteps", "-t", type=SIZE, help="Length of the sequence; it changes no count, and the answer says so."
+        ),
+        click.option("--batch", "-b", type=SIZE, help="Batch size; likewise."),
+    ]
+)
+
+
+def _spec(options: dict[str, Any]) -> Spec:
+    """Return the layer that the options describe."""
+    cell = options.pop("cell", None) or "LSTM"
+    given = {name: value for name, value in options.items() if value is not None}
+    kind = KINDS[cell]
+    fields = kind.__dataclass_fields__
+    for name in given:
+        if name not in fields:
+            raise unknown_option(kind, name)
+    for name, short in (("features", "-x "), ("tokens", ""), ("units", "-u ")):
+        if name in fields and name not in given:
+            raise SpecError(
+                f"{cell} needs {name}.", f"{cell}: a layer has a size.", f"Give {short or f'--{name} '}50, say."
+            )
+    return kind(**given)
+
+
+class _Group(click.Group):
+    """Says every error of ours in one message, and names the nearest command for an unknown one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GatewiseError as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(1 if isinstance(error, ImpossiblePlanError) else 2)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise click.UsageError(f"No command is called {args[0]!r}. {nearest(args[0], self.commands)}".strip(), ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="gatewise")
+def main() -> None:
+    """The same LSTM in every framework: counted, explained, ported, proven."""
+
+
+@main.command()
+@click.argument("frameworks", nargs=-1, required=True)
+@_spec_options
+@_context
+@click.option("--gates", is_flag=True, help="Also show what each gate has.")
+@_format
+def count(frameworks: tuple[str, ...], format: str, gates: bool, timesteps: Any, batch: Any, **options: Any) -> None:
+    """Count the parameters of a layer, tensor by tensor.
+
+    \b
+    gatewise count keras torch -x 3 -u 50
+    gatewise count keras --cell GRU -x 3 -u 50 --gates --format github
+    """
+    from gatewise import count as counted
+    from gatewise.report.reports import counting
+    from gatewise.report.tables import render
+
+    spec = _spec(options)
+    counts = [counted(spec, framework) for framework in frameworks]
+    click.echo(render(counting(spec, counts, gates=gates, timesteps=timesteps, batch=batch), format))
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@_spec_options
+@_context
+@_format
+def explain(first: str, second: str, format: str, timesteps: Any, batch: Any, **options: Any) -> None:
+    """Explain why two frameworks count a layer differently.
+
+    \b
+    gatewise explain keras torch -x 3 -u 50
+    """
+    from gatewise import explain as explained
+    from gatewise.report.reports import explaining
+    from gatewise.report.tables import render
+
+    spec = _spec(options)
+    click.echo(render(explaining(spec, explained(spec, first, second), timesteps=timesteps, batch=batch), format))
+
+
+@main.command("map")
+@click.argument("source")
+@click.argument("target")
+@_spec_options
+@click.option("--weights", type=click.Path(), help="Arrays of the source to bring over: .npz or .safetensors.")
+@click.option("--output", "-o", type=click.Path(), help="Where to write them: .npz or .safetensors.")
+@click.option("--proof", is_flag=True, help="Also prove the plan, element by element.")
+@_format
+def map_(
+    source: str, target: str, format: str, weights: str | None, output: str | None, proof: bool, **options: Any
+) -> None:
+    """Show which slice goes where, and bring arrays over.
+
+    With --weights the sizes of the layer are read off the arrays.
+
+    \b
+    gatewise map keras torch -x 3 -u 50
+    gatewise map keras torch --weights lstm.npz --output torch.npz
+    """
+    from gatewise import mapping
+    from gatewise.report.reports import planning
+    from gatewise.report.tables import render
+
+    if output and not weights:
+        raise click.UsageError("--output needs --weights: the arrays to bring over.")
+    if weights:
+        from gatewise.conversion import convert
+
+        done = convert(source, target, weights, output, options)
+        for warning in done.warnings:
+            click.echo(warning, err=True)
+        plan = done.plan
+    else:
+        plan = mapping(_spec(options), source, target)
+        if not plan.moves:
+            plan.require_possible()
+    if format == "json":
+        click.echo(plan.to_json())
+    else:
+        click.echo(render(planning(plan), format))
+    if proof:
+        click.echo(f"\n{plan.proof()}", err=format not in ("plain", "github"))
+    if weights:
+        if output:
+            click.echo(
+                f"Wrote {output}: {', '.join(f'{name} {shape}' for name, shape in plan.target_shapes.items())}.",
+                err=True,
+            )
+    elif plan.unless:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--layouts", is_flag=True, help="List every layout with its gates and source.")
+@_format
+def frameworks(format: str, layouts: bool) -> None:
+    """List the known frameworks."""
+    from gatewise import frameworks as known
+    from gatewise.report.reports import listing
+    from gatewise.report.tables import render
+
+    click.echo(render(listing(known(), layouts=layouts), format))
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option("--output", "-o", type=click.Path(), help="Write the tables here.")
+@_format
+def compare(path: str, output: str | None, format: str) -> None:
+    """Count and explain every case of a TOML file.
+
+    \b
+    gatewise compare comparisons/published.toml --format github
+    """
+    from gatewise import compare as compared
+
+    text = compared(path).render(format)
+    if not output:
+        click.echo(text)
+        return
+    from gatewise.checkpoints import write_text
+
+    write_text(output, text + "\n")
+    click.echo(f"Wrote {output}.", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Comparisons as data: a TOML file of cases goes in, a table of counts, differences and causes comes out.
+
+A case is a layer, or a chain of layers, and the frameworks are listed once for all::
+
+    title = "What was stated, and what is stored"
+    frameworks = ["keras", "torch"]
+
+    [[case]]
+    id = "A1"
+    about = "one sentence"
+    stated = 10_851                       # a number from a text, for the first framework; may be left out
+    timesteps = 400                       # may be left out; it changes no count, and the table says so
+    layers = ["LSTM(features=3, units=50)", "Dense(features=50, units=1)"]
+    show = ["tensors", "gates", "mapping"]  # further tables for this case; may be left out
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gatewise import count, explain
+from gatewise.core.count import Count, notes
+from gatewise.core.explain import Cause
+from gatewise.core.spec import KINDS, Network, Spec, unknown_option
+from gatewise.errors import FileError, GatewiseError, nearest
+
+SHOW = ("tensors", "gates", "mapping")
+_FIELDS = ("id", "about", "stated", "timesteps", "layers", "show")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, counted and explained.
+
+    Attributes:
+        case: Its id.
+        about: What it is about, in a sentence.
+        network: Its layers.
+        totals: Framework → parameters.
+        parts: Framework → parameters of each layer.
+        stated: The number that was stated for the first framework, or None.
+        difference: How many more the second framework has than the first.
+        causes: They add up to the difference.
+        notes: What does not change the count.
+        show: Further tables that this case asks for.
+    """
+
+    case: str
+    about: str
+    network: Network
+    totals: dict[str, int]
+    parts: dict[str, tuple[int, ...]]
+    stated: int | None
+    difference: int
+    causes: tuple[Cause, ...]
+    notes: tuple[str, ...]
+    show: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cases of a file."""
+
+    title: str
+    frameworks: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def render(self, format: str = "plain") -> str:
+        """Write the comparison in a format: plain, github, latex, html, csv or json."""
+        from gatewise.report.comparing import comparing
+        from gatewise.report.tables import render
+
+        return render(comparing(self), format)
+
+
+def compare(path: str | Path) -> Comparison:
+    """Read a file of cases; see ``gatewise.compare``."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be read: {error.strerror}.", "Expected a TOML file of cases.", "Check the name."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"{path} is not TOML: {error}.", "Expected a TOML file of cases.", "See the head of gatewise/comparison.py."
+        ) from None
+    return compare_data(data, str(path))
+
+
+def compare_data(data: Mapping[str, Any], origin: str = "the comparison") -> Comparison:
+    """Count and explain every case of a table that was read from TOML.
+
+    >>> data = {"frameworks": ["keras", "torch"], "case": [{"id": "one", "layers": ["LSTM(3, 50)"]}]}
+    >>> compare_data(data).rows[0].totals
+    {'keras': 10800, 'torch': 11000}
+    """
+    frameworks, cases = data.get("frameworks", ["keras", "torch"]), data.get("case", [])
+    if not _strings(frameworks) or len(frameworks) < 2:
+        raise FileError(
+            f"frameworks={frameworks!r} are not two names.",
+            f"{origin}: a list such as ['keras', 'torch'].",
+            "Name two or more.",
+        )
+    if not isinstance(cases, list) or not cases:
+        raise FileError(
+            f"{origin} has no cases.",
+            "Expected one table [[case]] for each.",
+            "See the head of gatewise/comparison.py.",
+        )
+    rows = []
+    for number, case in enumerate(cases, 1):
+        place = f"{origin}, case {case.get('id', number) if isinstance(case, dict) else number}"
+        try:
+            rows.append(_row(case, frameworks, place))
+        except FileError:
+            raise
+        except GatewiseError as error:
+            raise FileError(f"{place}: {error.met}", error.where, error.hint) from error
+    return Comparison(str(data.get("title", "")), tuple(frameworks), tuple(rows))
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _row(case: Any, frameworks: Sequence[str], place: str) -> Row:
+    if not isinstance(case, dict):
+        raise FileError(f"{place} is not a table.", "Expected [[case]].", "See the head of gatewise/comparison.py.")
+    for field in case:
+        if field not in _FIELDS:
+            raise FileError(
+                f"{place} has an unknown field {field!r}.",
+                f"Known: {', '.join(_FIELDS)}.",
+                nearest(field, _FIELDS) + "Leave it out.",
+            )
+    layers, show = case.get("layers"), case.get("show", [])
+    stated, timesteps = case.get("stated"), case.get("timesteps")
+    if not _strings(layers) or not layers:
+        raise FileError(
+            f"{place} has no layers.",
+            'Expected a list such as ["LSTM(features=3, units=50)"].',
+            "Write one text for each layer.",
+        )
+    for name, value in (("stated", stated), ("timesteps", timesteps)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise FileError(
+                f"{place}: {name}={value!r} is not a whole number.",
+                f"{name} is a number of the text.",
+                "Leave it out, or give an integer.",
+            )
+    if not _strings(show) or not set(show) <= set(SHOW):
+        raise FileError(f"{place}: show={show!r} is unknown.", f"Known: {', '.join(SHOW)}.", "Use some of these.")
+    network = Network.chain(*(layer(text) for text in layers))
+    counts = {name: count(network, name) for name in frameworks}
+    told = explain(network, frameworks[0], frameworks[1])
+    return Row(
+        case=str(case.get("id", "")),
+        about=str(case.get("about", "")),
+        network=network,
+        totals={name: counted.total for name, counted in counts.items()},
+        parts={name: _parts(network, counted) for name, counted in counts.items()},
+        stated=stated,
+        difference=told.difference,
+        causes=told.causes,
+        notes=tuple(dict.fromkeys((*told.notes, *notes(network.layers[0].spec, timesteps=timesteps)))),
+        show=tuple(show),
+    )
+
+
+def _parts(network: Network, counted: Count) -> tuple[int, ...]:
+    return tuple(
+        sum(term.parameters for term in counted.terms if term.name.startswith(f"{layer.name}/"))
+        for layer in network.layers
+    )
+
+
+def layer(text: str) -> Spec:
+    """Read a layer as it is written in Python, without running anything.
+
+    >>> layer("LSTM(3, units=50, bias=False)")
+    LSTM(features=3, units=50, bias=False)
+    """
+    expected = "A layer is written as in Python: LSTM(features=3, units=50)."
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise FileError(
+            f"Cannot read the layer {text!r}: {error.args[0]}.", expected, "Check the parentheses."
+        ) from None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
+        name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else text
+        raise FileError(
+            f"{text!r} is no layer.",
+            f"{expected} Known: {', '.join(KINDS)}.",
+            nearest(name, KINDS) + "Use one of these.",
+        )
+    kind = KINDS[call.func.id]
+    required = [field for field in ("tokens", "features", "units") if field in kind.__dataclass_fields__]
+    try:
+        given = dict(zip(required, map(ast.literal_eval, call.args), strict=False))
+        given |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (ValueError, SyntaxError):
+        raise FileError(
+            f"{text!r} holds something that is not a plain value.", expected, "Use numbers, texts, True, False or None."
+        ) from None
+    for option in given:
+        if option not in kind.__dataclass_fields__:
+            raise unknown_option(kind, option)
+    missing = [field for field in required if field not in given]
+    if missing or len(call.args) > len(required):
+        raise FileError(
+            f"{text!r} " + (f"lacks {missing[0]}." if missing else "has too many sizes."), expected, "Name each size."
+        )
+    return kind(**given)

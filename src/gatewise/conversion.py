@@ -1,0 +1,139 @@
+"""Brings a file of arrays from one framework's layout into another's, when there is no model, only the arrays."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gatewise.core.infer import infer
+from gatewise.core.layout import Layout, store
+from gatewise.core.plan import Plan, plan
+from gatewise.core.spec import KINDS, Spec
+from gatewise.errors import FileError, GatewiseError, ShapeError
+from gatewise.registry import framework, layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Conversion(NamedTuple):
+    """What was done: the plan, the arrays it gave, and what a person should know."""
+
+    plan: Plan
+    arrays: dict[str, np.ndarray]
+    warnings: tuple[str, ...]
+
+
+def convert(source: str, target: str, weights: str, output: str | None, options: Mapping[str, Any]) -> Conversion:
+    """Read arrays, find out which layer they are, bring them over, and write them, whole or not at all.
+
+    Args:
+        source: The framework the arrays come from, such as ``"keras"``.
+        target: The framework they go to.
+        weights: The file with the arrays, by the layer's own names or in the order of ``get_weights()``.
+        output: The file to write, or None.
+        options: Options of the spec that are known, and ``cell``; None where nothing is.
+
+    Raises:
+        GatewiseError: Something does not fit; nothing was written.
+    """
+    from gatewise import checkpoints
+
+    if output and os.path.exists(output) and os.path.samefile(weights, output):
+        raise FileError(
+            f"{output} is the file to read.", "--weights and --output are the same.", "Write to another file."
+        )
+    read = checkpoints.load(weights)
+    if not read:
+        raise FileError(
+            f"{weights} holds no arrays.", f"Expected the weights of a layer of {source}.", "Was it saved whole?"
+        )
+    given = {name: value for name, value in options.items() if value is not None and name != "cell"}
+    spec, there, arrays = identify(source, local_names(read), options.get("cell"), given)
+    done = plan(spec, there, layout(target, spec))
+    made = done.apply(arrays)
+    warnings = _not_finite(arrays)
+    if output:
+        checkpoints.save(output, made)
+    return Conversion(done, made, warnings)
+
+
+def local_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays by the names they have within their layer: without what all names begin with, and ``:0``.
+
+    >>> list(local_names({"lstm/lstm_cell/kernel:0": None, "lstm/lstm_cell/bias:0": None}))
+    ['kernel', 'bias']
+    """
+    names = [re.sub(r":\d+$", "", name) for name in arrays]
+    prefix = os.path.commonprefix(names)
+    cut = max(prefix.rfind("/"), prefix.rfind(".")) + 1
+    short = [name[cut:] for name in names]
+    return (
+        dict(zip(short, arrays.values(), strict=True))
+        if len(names) > 1
+        else dict(zip(names, arrays.values(), strict=True))
+    )
+
+
+def identify(
+    source: str, arrays: Mapping[str, np.ndarray], cell: str | None, given: Mapping[str, Any]
+) -> tuple[Spec, Layout, dict[str, np.ndarray]]:
+    """Return which layer of a framework these arrays are, its layout, and the arrays by the layout's names."""
+    owner, _, wanted = source.partition(":")
+    candidates = [each for each in framework(owner).layouts if not wanted or each.name == source]
+    if cell:
+        candidates = [each for each in candidates if each.cell == KINDS[cell].cell]
+    if not candidates:
+        layout(source, KINDS[cell or "LSTM"](2, 2))  # says which name is unknown
+    found: list[tuple[Spec, Layout, dict[str, np.ndarray]]] = []
+    errors: list[GatewiseError] = []
+    for each in candidates:
+        kind = next(kind for kind in KINDS.values() if kind.cell == each.cell)
+        known = {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
+        try:
+            named = _in_order(each, arrays, known)
+            spec = infer(each, {name: array.shape for name, array in named.items()}, **known)
+        except GatewiseError as error:
+            errors.append(error)
+            continue
+        if known == given and not any(spec == other for other, _, _ in found):
+            found.append((spec, each, named))
+    cells = {spec.cell for spec, _, _ in found}
+    if len(cells) > 1:
+        listed = " or ".join(str(spec) for spec, _, _ in found)
+        raise ShapeError(
+            "These arrays fit more than one kind of layer.", f"They may be {listed}.", "Say which with --cell."
+        )
+    if not found:
+        # A shape that does not fit says more than names that do not.
+        raise next((error for error in errors if isinstance(error, ShapeError)), errors[0])
+    return found[0]
+
+
+def _in_order(layout: Layout, arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays by the layout's names, where they only have numpy.savez's ``arr_0``, ``arr_1``, …."""
+    if not all(re.fullmatch(r"arr_\d+", name) for name in arrays):
+        return dict(arrays)
+    ordered = [arrays[f"arr_{number}"] for number in range(len(arrays)) if f"arr_{number}" in arrays]
+    kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
+    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.__dataclass_fields__}
+    for bias in [{"bias": True}, {"bias": False}] if "bias" in kind.__dataclass_fields__ else [{}]:
+        names = list(store(layout, kind(**(sizes | bias | dict(given)))).shapes)
+        if len(names) == len(ordered):
+            return dict(zip(names, ordered, strict=True))
+    return dict(arrays)
+
+
+def _not_finite(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    import numpy as np
+
+    said = []
+    for name, array in arrays.items():
+        bad = int(np.count_nonzero(~np.isfinite(array))) if np.issubdtype(array.dtype, np.inexact) else 0
+        if bad:
+            said.append(
+                f"Note: {name!r} holds {bad:,} value{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} NaN or infinite; copied as they are."
+            )
+    return tuple(said)

@@ -1,0 +1,327 @@
+"""What a layer computes, in words that belong to no framework.
+
+A spec says nothing of how the weights are stored: that is a layout's business (``layout.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gatewise.errors import SpecError, nearest
+
+ACTIVATIONS = (
+    "linear tanh sigmoid relu hard_sigmoid relu6 elu selu celu gelu silu softplus softsign softmax log_softmax "
+    "exponential leaky_relu mish hard_tanh hard_silu log_sigmoid hard_shrink soft_shrink tanh_shrink squareplus "
+    "sparse_plus sparse_sigmoid sparsemax threshold glu"
+).split()
+"""Activations by the name Keras gives them; a spec knows no other."""
+
+MERGES = ("concat", "sum", "mul", "ave", None)
+"""How the outputs of two directions become one; ``None`` leaves them apart."""
+
+MOST_LAYERS = 10_000
+
+
+def _check_size(owner: str, name: str, value: object, most: int | None = None) -> None:
+    expected = f"{owner}: {name} is a whole number from 1" + (f" to {most:,}." if most else ".")
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        size = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise SpecError(f"{name}={value!r} is not a whole number.", expected, f"Give {name} as an integer.") from None
+    if size < 1 or (most is not None and size > most):
+        raise SpecError(f"{name}={size} is out of range.", expected, f"Give {name} a size that a layer can have.")
+
+
+def _check_choice(owner: str, name: str, value: object, choices: tuple[Any, ...] | list[str]) -> None:
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        words = [choice for choice in choices if isinstance(choice, str)]
+        guess = nearest(value, words) if isinstance(value, str) else ""
+        known = ", ".join(map(repr, choices))
+        raise SpecError(
+            f"{name}={value!r} is unknown.", f"{owner}: {name} is one of {known}.", f"{guess}Use one of these."
+        )
+
+
+def _check_rate(owner: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SpecError(
+            f"{name}={value!r} is not a rate.", f"{owner}: {name} is a number from 0 to 1.", f"Give {name}=0.2, say."
+        )
+
+
+def _check_flag(owner: str, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise SpecError(
+            f"{name}={value!r} is neither True nor False.",
+            f"{owner}: {name} is a switch.",
+            f"Give {name}=True or {name}=False.",
+        )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one layer computes; the base of all kinds."""
+
+    cell: ClassVar[str]
+
+    def replace(self, **changes: Any) -> Spec:
+        """Return a copy with some options changed.
+
+        >>> LSTM(3, 50).replace(units=2)
+        LSTM(features=3, units=2)
+        """
+        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
+        if unknown:
+            raise unknown_option(type(self), unknown[0])
+        return dataclasses.replace(self, **changes)
+
+    def options(self) -> dict[str, Any]:
+        """Return every option by name, in the order of the constructor."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __repr__(self) -> str:
+        said = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(said)})"
+
+
+def unknown_option(kind: type[Spec], option: str) -> SpecError:
+    """Return the error for an option that this kind of layer does not have."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    return SpecError(
+        f"{kind.__name__} has no option {option!r}.",
+        f"{kind.__name__}: its options are {', '.join(known)}.",
+        f"{nearest(option, known)}Leave it out, or use one of these.",
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Recurrent(Spec):
+    """What every recurrent layer has; use ``LSTM``, ``GRU`` or ``RNN``."""
+
+    features: int
+    units: int
+    _: dataclasses.KW_ONLY
+    layers: int = 1
+    bidirectional: bool = False
+    merge: str | None = "concat"
+    bias: bool = True
+    activation: str = "tanh"
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    go_backwards: bool = False
+    return_sequences: bool = True
+    return_state: bool = True
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        for name, most in (("features", None), ("units", None), ("layers", MOST_LAYERS)):
+            _check_size(owner, name, getattr(self, name), most)
+        for name in ("bidirectional", "bias", "go_backwards", "return_sequences", "return_state"):
+            _check_flag(owner, name, getattr(self, name))
+        _check_choice(owner, "merge", self.merge, MERGES)
+        _check_choice(owner, "activation", self.activation, ACTIVATIONS)
+        _check_rate(owner, "dropout", self.dropout)
+        _check_rate(owner, "recurrent_dropout", self.recurrent_dropout)
+        if self.merge is None and self.bidirectional and self.layers > 1:
+            raise SpecError(
+                f"merge=None with layers={self.layers}.",
+                f"{owner}: a second layer reads one output, and merge=None gives two.",
+                "Choose a merge, or describe the layers one by one.",
+            )
+
+    @property
+    def directions(self) -> int:
+        """1, or 2 where the layer also runs from the end to the start."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def state(self) -> int:
+        """Size of the state that is fed back: the projection, where there is one, else the units."""
+        return self.units
+
+    @property
+    def merged_directions(self) -> int:
+        """How many states stand side by side in the output, which is what the layer above reads."""
+        return self.directions if self.merge in ("concat", None) else 1
+
+
+@dataclass(frozen=True, repr=False)
+class LSTM(Recurrent):
+    """A long short-term memory layer: gates i, f, g, o; ``c' = f*c + i*g``, ``h' = o*tanh(c')``.
+
+    Args:
+        features: Size of the input.
+        units: Size of the state and of the memory.
+        layers: How many are stacked; the upper ones read the output of the one below.
+        bidirectional: Whether a second copy reads the sequence from its end.
+        merge: How the outputs of the two directions become one.
+        bias: Whether there is any bias.
+        projection: Size to which the output is projected before it is fed back, or None.
+        peepholes: Whether the gates i, f, o see the memory: one weight a unit (True), or ``"full"`` matrices.
+        cell_clip: Bound on the memory, applied at each step, or None.
+
+    Raises:
+        SpecError: An option is out of its range.
+
+    >>> LSTM(features=3, units=50, bidirectional=True)
+    LSTM(features=3, units=50, bidirectional=True)
+    """
+
+    _: dataclasses.KW_ONLY
+    cell: ClassVar[str] = "lstm"
+    projection: int | None = None
+    peepholes: bool | str = False
+    recurrent_activation: str = "sigmoid"
+    cell_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projection is not None:
+            _check_size("LSTM", "projection", self.projection)
+        _check_choice("LSTM", "peepholes", self.peepholes, (False, True, "full"))
+        _check_choice("LSTM", "recurrent_activation", self.recurrent_activation, ACTIVATIONS)
+        if self.cell_clip is not None and (
+            isinstance(self.cell_clip, bool) or not isinstance(self.cell_clip, int | float) or not self.cell_clip > 0
+        ):
+            raise SpecError(
+                f"cell_clip={self.cell_clip!r} is not a bound.",
+                "LSTM: cell_clip is a number above 0, or None.",
+                "Leave it out for no clipping.",
+            )
+
+    @property
+    def state(self) -> int:
+        """Size of the state that is fed back: the projection, where there is one, else the units."""
+        return self.units if self.projection is None else self.projection
+
+
+@dataclass(frozen=True, repr=False)
+class GRU(Recurrent):
+    """A gated recurrent unit: gates r, z, n; ``h' = z*h + (1-z)*n``.
+
+    Args:
+        reset: Whether the reset gate acts ``"before"`` or ``"after"`` the recurrent product; two functions.
+
+    The other arguments are those of ``LSTM``.
+
+    >>> GRU(3, 50, reset="before")
+    GRU(features=3, units=50, reset='before')
+    """
+
+    _: dataclasses.KW_ONLY
+    cell: ClassVar[str] = "gru"
+    recurrent_activation: str = "sigmoid"
+    reset: str = "after"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("GRU", "recurrent_activation", self.recurrent_activation, ACTIVATIONS)
+        _check_choice("GRU", "reset", self.reset, ("after", "before"))
+
+
+@dataclass(frozen=True, repr=False)
+class RNN(Recurrent):
+    """A plain recurrent layer: ``h' = tanh(W x + U h + b)``; one activation. Arguments as of ``LSTM``.
+
+    >>> RNN(3, 50)
+    RNN(features=3, units=50)
+    """
+
+    cell: ClassVar[str] = "rnn"
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(Spec):
+    """A fully connected layer: ``y = W x + b`` on the last axis, at every timestep alike.
+
+    >>> Dense(50, 1)
+    Dense(features=50, units=1)
+    """
+
+    features: int
+    units: int
+    _: dataclasses.KW_ONLY
+    bias: bool = True
+    activation: str = "linear"
+    cell: ClassVar[str] = "dense"
+
+    def __post_init__(self) -> None:
+        _check_size("Dense", "features", self.features)
+        _check_size("Dense", "units", self.units)
+        _check_flag("Dense", "bias", self.bias)
+        _check_choice("Dense", "activation", self.activation, ACTIVATIONS)
+
+
+@dataclass(frozen=True, repr=False)
+class Embedding(Spec):
+    """A table of one row a token.
+
+    >>> Embedding(tokens=1000, units=64)
+    Embedding(tokens=1000, units=64)
+    """
+
+    tokens: int
+    units: int
+    cell: ClassVar[str] = "embedding"
+
+    def __post_init__(self) -> None:
+        _check_size("Embedding", "tokens", self.tokens)
+        _check_size("Embedding", "units", self.units)
+
+
+KINDS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding)}
+"""The kinds of layer by the name of their class."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of a network: a named spec, and the names of the layers that it reads."""
+
+    name: str
+    spec: Spec
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph of named layers; a layer without inputs reads the network's own input.
+
+    >>> network = Network.chain(LSTM(3, 50), Dense(50, 1))
+    >>> [(layer.name, layer.inputs) for layer in network.layers]
+    [('lstm', ()), ('dense', ('lstm',))]
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for layer in self.layers:
+            unknown = [name for name in layer.inputs if name not in known]
+            if layer.name in known or unknown:
+                raise SpecError(
+                    f"Layer {layer.name!r} "
+                    + (f"reads {unknown[0]!r}, which does not come before it." if unknown else "is there twice."),
+                    f"Network: names are {', '.join(each.name for each in self.layers)}.",
+                    "Give every layer a name of its own, and list it behind the layers it reads.",
+                )
+            known.add(layer.name)
+
+    @classmethod
+    def chain(cls, *specs: Spec) -> Network:
+        """Return the network in which each layer reads the one before; names are the kinds, numbered when repeated."""
+        layers: list[Layer] = []
+        for spec in specs:
+            kind = type(spec).__name__.lower()
+            repeated = sum(type(layer.spec) is type(spec) for layer in layers)
+            name = f"{kind}_{repeated}" if repeated else kind
+            layers.append(Layer(name, spec, (layers[-1].name,) if layers else ()))
+        return cls(tuple(layers))

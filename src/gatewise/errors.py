@@ -1,0 +1,94 @@
+"""Every error a user can meet, in one tree.
+
+    GatewiseError
+    ├── SpecError               a layer that cannot be: units=0, an unknown activation
+    ├── LayoutError             a pattern that cannot be read, or a table of one that contradicts itself
+    ├── UnknownFrameworkError   no framework or layout of that name
+    ├── UnsupportedSpecError    a framework cannot hold this layer; names the option
+    ├── WeightsError            arrays that do not fit a layout: a name is missing or unknown
+    │   └── ShapeError          … or a shape is another one
+    ├── ImpossiblePlanError     the two layers are different functions
+    └── FileError               a file that cannot be read or written
+
+A message has three parts: what was met, where it was expected, what to do. The first is the head, the
+others follow on lines of their own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GatewiseError(Exception):
+    """The base of all errors raised on purpose.
+
+    Args:
+        met: What was met, in one sentence.
+        where: Where it was met and what was expected there.
+        hint: What to do now.
+
+    >>> print(GatewiseError("units is 0.", "LSTM: units is the size of the state.", "Give a number from 1."))
+    units is 0.
+      LSTM: units is the size of the state.
+      Hint: Give a number from 1.
+    """
+
+    def __init__(self, met: str, where: str = "", hint: str = "") -> None:
+        self.met, self.where, self.hint = met, where, hint
+        lines = [met, *(f"  {line}" for line in where.splitlines())]
+        if hint:
+            lines.append(f"  Hint: {hint}")
+        super().__init__("\n".join(lines))
+
+
+class SpecError(GatewiseError):
+    """A layer that cannot be."""
+
+
+class LayoutError(GatewiseError):
+    """A layout that cannot be read, or contradicts itself."""
+
+
+class UnknownFrameworkError(GatewiseError):
+    """No framework, or no layout of it, has this name."""
+
+
+class UnsupportedSpecError(GatewiseError):
+    """A framework cannot hold this layer.
+
+    Attributes:
+        option: The option of the spec that it cannot hold, such as ``"peepholes"``.
+    """
+
+    def __init__(self, met: str, where: str = "", hint: str = "", *, option: str) -> None:
+        super().__init__(met, where, hint)
+        self.option = option
+
+
+class WeightsError(GatewiseError):
+    """Arrays that do not belong to a layout."""
+
+
+class ShapeError(WeightsError):
+    """An array whose shape is not the one that the layout gives it."""
+
+
+class ImpossiblePlanError(GatewiseError):
+    """No weights make the two layers compute the same, or these weights do not."""
+
+
+class FileError(GatewiseError):
+    """A file that cannot be read or written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Name the known word that was probably meant, as the start of a hint, or nothing.
+
+    >>> nearest("kears", ["keras", "torch"])
+    "Did you mean 'keras'? "
+    >>> nearest("xyz", ["keras", "torch"])
+    ''
+    """
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {match[0]!r}? " if match else ""

@@ -1,0 +1,159 @@
+"""Finds frameworks: their layouts, which need nothing, and their adapters, which import the framework.
+
+An adapter is a package named by an entry point of the group ``gatewise.adapters``. Its ``layouts`` module declares a
+``FRAMEWORK``; its ``adapter`` module, where there is one, has the functions of ``Adapter``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from gatewise.core.layout import Framework, Layout, gaps
+from gatewise.core.spec import Spec
+from gatewise.errors import GatewiseError, UnknownFrameworkError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GROUP = "gatewise.adapters"
+
+
+class Adapter(Protocol):
+    """What the ``adapter`` module of a framework can do; each function imports the framework itself."""
+
+    def claims(self, obj: object) -> bool:
+        """Say whether an object is one of this framework's."""
+
+    def build(self, spec: Spec, layout: Layout) -> Any:
+        """Return the framework's own layer for a spec, with any weights."""
+
+    def read(self, obj: Any) -> dict[str, np.ndarray]:
+        """Return the weights by the names of the layout it was built for."""
+
+    def write(self, obj: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return the object with these weights; it may be the same one, changed."""
+
+    def run(self, obj: Any, inputs: np.ndarray) -> np.ndarray:
+        """Return the outputs at every step, (batch, steps, directions * state), for inputs (batch, steps, features)."""
+
+
+class FrameworkRecord(NamedTuple):
+    """A framework as ``gw.frameworks()`` lists it."""
+
+    name: str
+    title: str
+    layouts: tuple[Layout, ...]
+    installed: bool
+    runnable: bool
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Return framework name → adapter package, from the installed entry points, in alphabetical order."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+
+
+@functools.cache
+def framework(name: str) -> Framework:
+    """Return what a framework declares.
+
+    Raises:
+        UnknownFrameworkError: No installed adapter has this name; the nearest is named.
+
+    >>> framework("torch").title
+    'PyTorch'
+    """
+    # The package's own name follows from the framework's, so that one known name needs no search of all packages.
+    package = f"gatewise_{name}"
+    if not name.isidentifier() or importlib.util.find_spec(package) is None:
+        if name not in packages():
+            raise UnknownFrameworkError(
+                f"No framework is called {name!r}.",
+                f"Known: {', '.join(packages())}.",
+                nearest(name, packages()) + "List them with: gatewise frameworks",
+            )
+        package = packages()[name]
+    return cast(Framework, importlib.import_module(f"{package}.layouts").FRAMEWORK)
+
+
+def layout(name: str, spec: Spec) -> Layout:
+    """Return the layout that a name means for a layer: ``"torch"`` or, with the class, ``"torch:LSTMCell"``.
+
+    One class may have several layouts, as Keras's GRU has for its two resets: the first that holds the layer is meant.
+
+    Raises:
+        UnknownFrameworkError: No framework, or no class of it, has this name, or it stores no such cell.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> layout("torch", LSTM(3, 5)).name
+    'torch:LSTM'
+    """
+    owner, _, wanted = name.partition(":")
+    declared, kind = framework(owner), f"{spec.cell} cell"
+    known = ", ".join(dict.fromkeys(each.name for each in declared.layouts))
+    fitting = [each for each in declared.layouts if each.cell == spec.cell]
+    if wanted:
+        named = [each for each in declared.layouts if each.name == name]
+        if not named:
+            raise UnknownFrameworkError(
+                f"{declared.title} has no class {wanted!r}.",
+                f"Layouts of {owner}: {known}.",
+                nearest(name, [each.name for each in declared.layouts]) + "List them with: gatewise frameworks",
+            )
+        fitting = [each for each in named if each.cell == spec.cell]
+        kind = f"{spec.cell} cell in {wanted}"
+    if not fitting:
+        raise UnknownFrameworkError(
+            f"{declared.title} has no layout for a {kind}.",
+            f"Layouts of {owner}: {known}.",
+            "Choose another kind of layer, or another framework.",
+        )
+    same_class = [each for each in fitting if each.name == fitting[0].name]
+    return next((each for each in same_class if not gaps(each, spec)), same_class[0])
+
+
+def installed(name: str) -> bool:
+    """Say whether everything that a framework needs to run can be imported here."""
+    return all(importlib.util.find_spec(need) is not None for need in framework(name).needs)
+
+
+def has_adapter(name: str) -> bool:
+    """Say whether gatewise can run this framework at all."""
+    return importlib.util.find_spec(f"gatewise_{name}.adapter") is not None
+
+
+def adapter(name: str) -> Adapter:
+    """Return the adapter of a framework; it imports the framework when it is used.
+
+    Raises:
+        GatewiseError: There is none, or what it needs is not installed here.
+    """
+    declared = framework(name)
+    if not has_adapter(name):
+        raise GatewiseError(
+            f"{declared.title} cannot be run by gatewise.",
+            f"{name} has layouts only.",
+            "Count, explain and map need no more.",
+        )
+    if not installed(name):
+        raise GatewiseError(
+            f"{declared.title} is not installed.",
+            f"It needs {', '.join(declared.needs)}.",
+            "pip install " + " ".join(declared.needs),
+        )
+    return cast(Adapter, importlib.import_module(f"gatewise_{name}.adapter"))
+
+
+def frameworks() -> list[FrameworkRecord]:
+    """List every framework: name, title, layouts, and whether it is installed and can be run here."""
+    records = []
+    for name in packages():
+        declared, there = framework(name), installed(name)
+        records.append(FrameworkRecord(name, declared.title, declared.layouts, there, there and has_adapter(name)))
+    return records

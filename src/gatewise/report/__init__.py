@@ -1,0 +1,1 @@
+"""Facts come in, text goes out."""

@@ -1,0 +1,132 @@
+"""Tables in every format that a terminal, a page, a paper or a program wants."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gatewise.errors import SpecError, nearest
+
+FORMATS = {"plain": "simple", "github": "github", "latex": "latex", "html": "html", "csv": "", "json": ""}
+"""The formats by name, each with tabulate's name for it; csv and json need no table."""
+
+_LATEX = {"·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "…": r"\ldots{}", "≠": r"$\ne$"}  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of facts; numbers are right-aligned and, for people, written with thousands separators."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sentences, tables, and sentences again: what a command says."""
+
+    opening: Sequence[str]
+    tables: Sequence[Table]
+    notes: Sequence[str] = ()
+
+
+def render(report: Report, format: str) -> str:
+    """Write a report in a format.
+
+    Raises:
+        SpecError: No format has this name.
+
+    >>> print(render(Report(["Two rows."], [Table("", ["name", "parameters"], [["kernel", 10600]])]), "github"))
+    Two rows.
+    <BLANKLINE>
+    | name   |   parameters |
+    |:-------|-------------:|
+    | kernel |       10,600 |
+    """
+    if format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise SpecError(
+            f"No format is called {format!r}.", f"Known: {known}.", nearest(format, FORMATS) + "Use one of these."
+        )
+    if format == "json":
+        return json.dumps(_facts(report), indent=2, ensure_ascii=False)
+    if format == "csv":
+        return "\n".join(map(_csv, report.tables)).rstrip("\n")
+    blocks = [*(_paragraph(line, format) for line in report.opening)]
+    for table in report.tables:
+        blocks += [_paragraph(table.title, format)] if table.title else []
+        blocks.append(_table(table, format))
+    blocks += [_paragraph(line, format) for line in report.notes]
+    return "\n\n".join(blocks)
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    tables = [
+        {"title": table.title, "rows": [dict(zip(table.headers, row, strict=True)) for row in table.rows]}
+        for table in report.tables
+    ]
+    return {"opening": list(report.opening), "tables": tables, "notes": list(report.notes)}
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.headers)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+    return out.getvalue()
+
+
+def _table(table: Table, format: str) -> str:
+    from tabulate import tabulate
+
+    numeric = [
+        any(_is_number(row[column]) for row in table.rows)
+        and all(_is_number(row[column]) or row[column] in ("", None) for row in table.rows)
+        for column in range(len(table.headers))
+    ]
+    text = tabulate(
+        [[_cell(cell) for cell in row] for row in table.rows],
+        headers=list(table.headers),
+        tablefmt=FORMATS[format],
+        disable_numparse=True,
+        colalign=["right" if each else "left" for each in numeric] if table.rows else None,
+    )
+    return _in_latex(text) if format == "latex" else str(text)
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell)
+
+
+def _paragraph(text: str, format: str) -> str:
+    if format == "html":
+        import html
+
+        return f"<p>{html.escape(text)}</p>"
+    if format == "latex":
+        for sign in "&%$#_{}":
+            text = text.replace(sign, "\\" + sign)
+        return _in_latex(text) + r"\par"
+    return text
+
+
+def _in_latex(text: str) -> str:
+    for sign, command in _LATEX.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def join(lines: Iterable[str]) -> list[str]:
+    """Return the lines that say anything, each once, in order."""
+    return list(dict.fromkeys(line for line in lines if line))
