@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.arrays.native import MERGES, Built, activation, check_builds, fitting
+from gatewise.arrays.native import BOTH_DIRECTIONS, MERGES, Built, activations, check_builds, fitting, smallest_input
 from gatewise.core.layout import Layout
 from gatewise.core.spec import Dense, Embedding, Recurrent, Spec
 
@@ -25,36 +25,28 @@ def build(spec: Spec, layout: Layout) -> Built:
     """Return a ``Dense``, an ``Embed``, or a cell within ``RNN`` or ``Bidirectional``, with parameters."""
     import jax
 
-    module, inputs = _module(spec, layout)
-    return Built(module, module.init(jax.random.key(0), inputs)["params"], spec, layout)
+    module = _module(spec, layout)
+    return Built(module, module.init(jax.random.key(0), smallest_input(spec))["params"], spec, layout)
 
 
-def _module(spec: Spec, layout: Layout) -> tuple[Any, np.ndarray]:
-    """Return a module and the smallest input that it takes."""
+def _module(spec: Spec, layout: Layout) -> Any:
     import jax
     from flax import linen
 
     if isinstance(spec, Dense):
         check_builds(layout, spec, activation=["linear"])
-        return linen.Dense(spec.units, use_bias=spec.bias), np.zeros((1, spec.features), np.float32)
+        return linen.Dense(spec.units, use_bias=spec.bias)
     if isinstance(spec, Embedding):
-        return linen.Embed(spec.tokens, spec.units), np.zeros(1, np.int32)
+        return linen.Embed(spec.tokens, spec.units)
     assert isinstance(spec, Recurrent)
-    if spec.bidirectional:
-        check_builds(layout, spec, merge=["concat", *MERGES], go_backwards=[False])
-    check_builds(layout, spec)
-    options = {"recurrent_activation": "gate_fn", "activation": "activation_fn"}
-    functions = {
-        argument: activation(jax.nn, layout, spec, option, {"softsign": jax.nn.soft_sign})
-        for option, argument in options.items()
-        if hasattr(spec, option)
-    }
+    check_builds(layout, spec, **(BOTH_DIRECTIONS if spec.bidirectional else {}))
+    arguments = {"recurrent_activation": "gate_fn", "activation": "activation_fn"}
+    functions = activations(jax.nn, layout, spec, arguments, {"softsign": jax.nn.soft_sign})
     cell = getattr(linen, layout.name.partition(":")[2])
     # Reversed, RNN lists its outputs as it computes them; Bidirectional turns those of its second half by itself.
     halves = [linen.RNN(cell(spec.units, **functions), reverse=spec.go_backwards) for _ in range(spec.directions)]
     merge = {"merge_fn": MERGES[spec.merge]} if spec.merge in MERGES else {}
-    module = linen.Bidirectional(*halves, **merge) if spec.bidirectional else halves[0]
-    return module, np.zeros((1, 1, spec.features), np.float32)
+    return linen.Bidirectional(*halves, **merge) if spec.bidirectional else halves[0]
 
 
 def read(obj: Built) -> dict[str, np.ndarray]:

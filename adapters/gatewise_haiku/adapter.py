@@ -1,5 +1,6 @@
-"""Runs Haiku. A module there lives within a transformed function only, so that a layer is a ``Built``: that function
-with its parameters.
+"""Runs Haiku, whose modules live within a transformed function only.
+
+A layer is therefore a ``Built``: such a function with its parameters.
 
 Haiku takes seconds to import, so each function does it when it is called.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.arrays.native import Built, check_builds, fitting
+from gatewise.arrays.native import Built, check_builds, fitting, smallest_input
 from gatewise.core.layout import Layout, store
 from gatewise.core.spec import Dense, Embedding, Recurrent, Spec
 
@@ -41,10 +42,8 @@ def build(spec: Spec, layout: Layout) -> Built:
         outputs, _ = hk.dynamic_unroll(core, inputs, core.initial_state(len(inputs)), time_major=False)
         return outputs
 
-    shapes = {"dense": (1, 1), "embedding": (1,)}
-    inputs = np.zeros(shapes.get(spec.cell, (1, 1, 1))[:-1] + (getattr(spec, "features", 1),), np.float32)
     module = hk.without_apply_rng(hk.transform(forward))
-    params = module.init(jax.random.key(0), inputs.astype(np.int32) if spec.cell == "embedding" else inputs)
+    params = module.init(jax.random.key(0), smallest_input(spec))
     return Built(module, params, spec, layout)
 
 

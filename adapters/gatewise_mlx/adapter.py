@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.arrays.native import activation, check_builds, fitting
+from gatewise.arrays.native import activations, check_builds, fitting
 from gatewise.core.layout import Layout
 from gatewise.core.spec import RNN, Dense, Embedding, Recurrent, Spec
 from gatewise_mlx.layouts import FRAMEWORK
@@ -37,7 +37,7 @@ def build(spec: Spec, layout: Layout) -> Any:
     arguments: dict[str, Any] = {"bias": spec.bias}
     if isinstance(spec, RNN):
         own = {"hard_sigmoid": lambda x: mx.clip(x / 6 + 0.5, 0, 1), "softsign": nn.softsign}
-        arguments["nonlinearity"] = activation(nn, layout, spec, "activation", own)
+        arguments |= activations(nn, layout, spec, {"activation": "nonlinearity"}, own)
     return getattr(nn, layout.name.partition(":")[2])(spec.features, spec.units, **arguments)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.arrays.native import MERGES, activation, check_builds, fitting
+from gatewise.arrays.native import BOTH_DIRECTIONS, MERGES, activations, check_builds, fitting
 from gatewise.core.layout import Layout
 from gatewise.core.spec import Dense, Embedding, Recurrent, Spec
 from gatewise_nnx.layouts import FRAMEWORK
@@ -41,15 +41,9 @@ def build(spec: Spec, layout: Layout) -> Any:
     if isinstance(spec, Embedding):
         return nnx.Embed(spec.tokens, spec.units, rngs=rngs)
     assert isinstance(spec, Recurrent)
-    if spec.bidirectional:
-        check_builds(layout, spec, merge=["concat", *MERGES], go_backwards=[False])
-    check_builds(layout, spec)
-    options = {"recurrent_activation": "gate_fn", "activation": "activation_fn"}
-    functions = {
-        argument: activation(jax.nn, layout, spec, option, {"softsign": jax.nn.soft_sign})
-        for option, argument in options.items()
-        if hasattr(spec, option)
-    }
+    check_builds(layout, spec, **(BOTH_DIRECTIONS if spec.bidirectional else {}))
+    arguments = {"recurrent_activation": "gate_fn", "activation": "activation_fn"}
+    functions = activations(jax.nn, layout, spec, arguments, {"softsign": jax.nn.soft_sign})
     cell = getattr(nnx, layout.name.partition(":")[2])
     # Reversed, RNN lists its outputs as it computes them; Bidirectional turns those of its second half by itself.
     halves = [

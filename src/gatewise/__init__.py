@@ -12,12 +12,16 @@ from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Layer, Network,
 from gatewise.errors import GatewiseError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy as np
 
     from gatewise.comparison import Comparison
     from gatewise.core.count import Count
     from gatewise.core.explain import Cause, Explanation
     from gatewise.core.plan import Plan, Verdict
+    from gatewise.parity import Parity
     from gatewise.registry import FrameworkRecord
 
 __version__ = "0.1.0"
@@ -35,15 +39,21 @@ __all__ = [
     "GatewiseError",
     "Layer",
     "Network",
+    "Parity",
     "Plan",
     "Spec",
     "Verdict",
     "build",
     "compare",
     "count",
+    "describe",
     "explain",
     "frameworks",
+    "load",
     "mapping",
+    "port",
+    "save",
+    "verify",
 ]
 
 
@@ -52,6 +62,7 @@ _HOMES = {
     "Comparison": "comparison",
     "Count": "core.count",
     "Explanation": "core.explain",
+    "Parity": "parity",
     "Plan": "core.plan",
     "Verdict": "core.plan",
 }
@@ -99,7 +110,7 @@ def count(spec: Spec | Network, framework: str) -> Count:
     from gatewise.registry import layout
 
     if isinstance(spec, Network):
-        layouts = {layer.name: layout(framework, layer.spec) for layer in spec.layers}
+        layouts = {layer.name: layout(framework, layer.spec) for layer in spec.weighted}
         return counting.count_network(spec, framework, layouts)
     return counting.count(spec, layout(framework, spec))
 
@@ -118,7 +129,7 @@ def explain(spec: Spec | Network, first: str, second: str) -> Explanation:
     from gatewise.registry import layout
 
     if isinstance(spec, Network):
-        layouts = {layer.name: (layout(first, layer.spec), layout(second, layer.spec)) for layer in spec.layers}
+        layouts = {layer.name: (layout(first, layer.spec), layout(second, layer.spec)) for layer in spec.weighted}
         return explaining.explain_network(spec, first, second, layouts)
     return explaining.explain(spec, layout(first, spec), layout(second, spec))
 
@@ -142,27 +153,114 @@ def mapping(spec: Spec, source: str, target: str) -> Plan:
     return plan(spec, layout(source, spec), layout(target, spec))
 
 
-def build(spec: Spec, framework: str, seed: int = 0, initial: str = "keras") -> Any:
-    """Build a framework's own layer with weights set: for one seed the same function in every framework.
+def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "keras") -> Any:
+    """Build a framework's own layer or model with weights set: for one seed the same function in every framework.
 
     Args:
-        spec: The layer.
+        spec: The layer or network.
         framework: Its name; it must be installed.
         seed: Seed of the one draw of weights.
         initial: The named rule of the draw, ``"keras"`` or ``"torch"``.
 
     Raises:
         ImpossiblePlanError: The framework cannot compute this layer with these weights.
-    """
-    from gatewise.arrays.initial import draw
-    from gatewise.core.layout import CANONICAL
-    from gatewise.core.plan import plan
-    from gatewise.registry import adapter, layout
 
-    there = layout(framework, spec)
-    weights = plan(spec, CANONICAL[spec.cell], there).apply(draw(spec, seed, initial))
-    side = adapter(there.framework)
-    return side.write(side.build(spec, there), weights)
+    >>> layer = build(LSTM(features=3, units=5), "torch")
+    >>> type(layer).__name__, sum(parameter.numel() for parameter in layer.parameters())
+    ('LSTM', 200)
+    """
+    from gatewise.live import build
+
+    return build(spec, framework, seed, initial)
+
+
+def describe(obj: Any) -> Network:
+    """Say what a live object is, in neutral terms; a path is the file of one.
+
+    Raises:
+        UnsupportedModelError: A layer or option is not supported; it is named.
+
+    >>> describe(build(LSTM(features=3, units=5), "torch")).layers[-1].spec
+    LSTM(features=3, units=5)
+    """
+    from gatewise.parity import side
+
+    return side(obj).network
+
+
+def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = None) -> Any:
+    """Port a live layer or model to another framework.
+
+    Args:
+        obj: A Keras layer or model, one of torch's layers that are supported, or a model that gatewise built.
+        to: ``"torch"`` or ``"keras"``.
+        second_bias: Where the target has a bias that the source lacks, it is zero and, so that training goes on as in
+            the source, ``"frozen"``; ``"trainable"`` frees it.
+        dtype: Type of the new weights, such as ``"float64"``; that of the source unless said.
+
+    Returns:
+        A new object, called like the source: in eval mode, on the CPU, frozen where the source is, sharing no memory.
+        ``verify`` proves it.
+
+    Raises:
+        UnsupportedModelError: A layer or option is not supported; it is named.
+        ImpossiblePlanError: The target has no such function.
+
+    >>> import torch
+    >>> layer = port(torch.nn.LSTM(3, 5), to="keras")
+    >>> [tuple(output.shape) for output in layer.outputs]
+    [(None, None, 5), (None, 1, 5), (None, 1, 5)]
+    """
+    from gatewise.live import port
+
+    return port(obj, to, second_bias=second_bias, dtype=dtype).result
+
+
+def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.ndarray | None = None) -> Parity:
+    """Compare two live objects, or files of them, on the same inputs.
+
+    Args:
+        a: The source; its own rounding sets the tolerance.
+        b: What should compute the same.
+        seed: Seed of the inputs.
+        inputs: Inputs of your own, batch first, one array for each input; else several are drawn.
+
+    Returns:
+        What came out: ``passed``, ``verdict`` (``"passed"``, ``"failed"`` or ``"inconclusive"``), ``outputs``.
+
+    >>> spec = LSTM(features=3, units=5)
+    >>> verify(build(spec, "torch"), build(spec, "keras")).verdict
+    'passed'
+    """
+    from gatewise.parity import verify
+
+    return verify(a, b, seed=seed, inputs=inputs)
+
+
+def save(obj: Any, path: str | Path) -> None:
+    """Write a live object to a file: ``.safetensors`` with what it is in its metadata, or ``.keras``.
+
+    Raises:
+        FileError: The suffix is unknown, or the file cannot be written; nothing is left half-written.
+    """
+    from gatewise.live import save
+
+    save(obj, path)
+
+
+def load(path: str | Path, to: str | None = None) -> Any:
+    """Read a live object from a file that ``save`` or Keras wrote.
+
+    Args:
+        path: A ``.safetensors`` file of ``save``, which needs the target's framework alone, or a ``.keras`` file.
+        to: The framework it is wanted in; its own unless said.
+
+    Raises:
+        FileError: The file cannot be read, or holds no model.
+    """
+    from gatewise.live import load
+
+    return load(path, to)
 
 
 def compare(path: str | Path) -> Comparison:

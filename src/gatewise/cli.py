@@ -19,12 +19,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FORMATS = ("plain", "github", "latex", "html", "csv", "json")
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     """A size as a person writes it: ``512``, ``1_000`` or ``1,000``; what it may be, the spec says."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         text = str(value).replace(",", "").replace("_", "")
         return int(text) if text.lstrip("+-").isdecimal() else value
 
@@ -32,7 +32,7 @@ class _Size(click.ParamType):
 SIZE = _Size()
 
 
-class _Kind(click.ParamType):
+class _Kind(click.ParamType):  # type: ignore[type-arg]
     """A kind of layer, in any case."""
 
     name = "|".join(KINDS)
@@ -135,7 +135,7 @@ def main() -> None:
 @click.option("--gates", is_flag=True, help="Also show what each gate has.")
 @_format
 def count(frameworks: tuple[str, ...], format: str, gates: bool, timesteps: Any, batch: Any, **options: Any) -> None:
-    """Count the parameters of a layer, tensor by tensor.
+    r"""Count the parameters of a layer, tensor by tensor.
 
     \b
     gatewise count keras torch -x 3 -u 50
@@ -157,7 +157,7 @@ def count(frameworks: tuple[str, ...], format: str, gates: bool, timesteps: Any,
 @_context
 @_format
 def explain(first: str, second: str, format: str, timesteps: Any, batch: Any, **options: Any) -> None:
-    """Explain why two frameworks count a layer differently.
+    r"""Explain why two frameworks count a layer differently.
 
     \b
     gatewise explain keras torch -x 3 -u 50
@@ -181,7 +181,7 @@ def explain(first: str, second: str, format: str, timesteps: Any, batch: Any, **
 def map_(
     source: str, target: str, format: str, weights: str | None, output: str | None, proof: bool, **options: Any
 ) -> None:
-    """Show which slice goes where, and bring arrays over.
+    r"""Show which slice goes where, and bring arrays over.
 
     With --weights the sizes of the layer are read off the arrays.
 
@@ -239,7 +239,7 @@ def frameworks(format: str, layouts: bool) -> None:
 @click.option("--output", "-o", type=click.Path(), help="Write the tables here.")
 @_format
 def compare(path: str, output: str | None, format: str) -> None:
-    """Count and explain every case of a TOML file.
+    r"""Count and explain every case of a TOML file.
 
     \b
     gatewise compare comparisons/published.toml --format github
@@ -254,6 +254,76 @@ def compare(path: str, output: str | None, format: str) -> None:
 
     write_text(output, text + "\n")
     click.echo(f"Wrote {output}.", err=True)
+
+
+@main.command()
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option(
+    "--second-bias", type=click.Choice(["frozen", "trainable"]), default="frozen", help="What training does with it."
+)
+@_format
+def port(source: str, target: str, second_bias: str, format: str) -> None:
+    r"""Port a model from file to file, verify it, and say what was done.
+
+    Nothing is written unless the outputs agree.
+
+    \b
+    gatewise port model.keras model.safetensors
+    gatewise port model.safetensors model.keras
+    """
+    from gatewise.live import port_file
+    from gatewise.report.reports import porting, verifying
+    from gatewise.report.tables import joined, render
+
+    done, parity = port_file(source, target, second_bias=second_bias)
+    click.echo(render(joined(porting(done), verifying(parity)), format))
+    if parity.passed:
+        click.echo(f"Wrote {target}.", err=True)
+        return
+    click.echo(f"Nothing was written: parity {parity.verdict}.", err=True)
+    sys.exit(1)
+
+
+@main.command()
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
+@click.option("--seed", type=int, default=0, help="Seed of the inputs.")
+@_format
+def verify(first: str, second: str, seed: int, format: str) -> None:
+    r"""Compare two model files on the same inputs.
+
+    \b
+    gatewise verify model.keras model.safetensors
+    """
+    from gatewise import verify as verified
+    from gatewise.report.reports import verifying
+    from gatewise.report.tables import render
+
+    parity = verified(first, second, seed=seed)
+    click.echo(render(verifying(parity), format))
+    sys.exit(0 if parity.passed else 1)
+
+
+@main.command()
+@click.argument("framework")
+@click.argument("output", type=click.Path())
+@_spec_options
+@click.option("--seed", type=int, default=0, help="Seed of the weights.")
+@click.option("--initial", default="keras", help="The rule of the draw: keras or torch.")
+def build(framework: str, output: str, seed: int, initial: str, **options: Any) -> None:
+    r"""Build a layer with drawn weights, and save it: .safetensors, or .keras for Keras.
+
+    \b
+    gatewise build torch lstm.safetensors -x 3 -u 50
+    """
+    from gatewise import build as built
+    from gatewise import save
+    from gatewise.core.spec import Network
+
+    spec = _spec(options)
+    save(built(Network.chain(spec), framework, seed, initial), output)
+    click.echo(f"Wrote {output}: {spec} with the weights of seed {seed}.", err=True)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def _row(case: Any, frameworks: Sequence[str], place: str) -> Row:
 def _parts(network: Network, counted: Count) -> tuple[int, ...]:
     return tuple(
         sum(term.parameters for term in counted.terms if term.name.startswith(f"{layer.name}/"))
-        for layer in network.layers
+        for layer in network.weighted
     )
 
 

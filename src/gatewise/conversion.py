@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+SMALLEST: tuple[Any, ...] = (2, 2)
+"""Sizes of a layer that is only asked where it would be stored."""
+
+
 class Conversion(NamedTuple):
     """What was done: the plan, the arrays it gave, and what a person should know."""
 
@@ -67,8 +71,9 @@ def local_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     ['kernel', 'bias']
     """
     names = [re.sub(r":\d+$", "", name) for name in arrays]
-    prefix = os.path.commonprefix(names)
-    cut = max(prefix.rfind("/"), prefix.rfind(".")) + 1
+    shortest, longest = min(names), max(names)  # what these two share, all do
+    shared = next((at for at, sign in enumerate(shortest) if sign != longest[at]), len(shortest))
+    cut = max(shortest.rfind("/", 0, shared), shortest.rfind(".", 0, shared)) + 1
     short = [name[cut:] for name in names]
     return (
         dict(zip(short, arrays.values(), strict=True))
@@ -86,7 +91,7 @@ def identify(
     if cell:
         candidates = [each for each in candidates if each.cell == KINDS[cell].cell]
     if not candidates:
-        layout(source, KINDS[cell or "LSTM"](2, 2))  # says which name is unknown
+        layout(source, KINDS[cell or "LSTM"](*SMALLEST))  # says which name is unknown
     found: list[tuple[Spec, Layout, dict[str, np.ndarray]]] = []
     errors: list[GatewiseError] = []
     for each in candidates:
@@ -134,6 +139,6 @@ def _not_finite(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         bad = int(np.count_nonzero(~np.isfinite(array))) if np.issubdtype(array.dtype, np.inexact) else 0
         if bad:
             said.append(
-                f"Note: {name!r} holds {bad:,} value{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} NaN or infinite; copied as they are."
+                f"Note: {name!r} holds NaN or infinity in {bad:,} place{'s' if bad > 1 else ''}; copied as they are."
             )
     return tuple(said)

@@ -5,6 +5,7 @@
     ├── LayoutError             a pattern that cannot be read, or a table of one that contradicts itself
     ├── UnknownFrameworkError   no framework or layout of that name
     ├── UnsupportedSpecError    a framework cannot hold this layer; names the option
+    ├── UnsupportedModelError   an object or model with something in it that is not supported
     ├── WeightsError            arrays that do not fit a layout: a name is missing or unknown
     │   └── ShapeError          … or a shape is another one
     ├── ImpossiblePlanError     the two layers are different functions
@@ -64,6 +65,10 @@ class UnsupportedSpecError(GatewiseError):
     def __init__(self, met: str, where: str = "", hint: str = "", *, option: str) -> None:
         super().__init__(met, where, hint)
         self.option = option
+
+
+class UnsupportedModelError(GatewiseError):
+    """An object that is no supported layer or model, or holds a layer or option that is not supported."""
 
 
 class WeightsError(GatewiseError):

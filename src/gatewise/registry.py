@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import Framework, Layout, gaps
-from gatewise.core.spec import Spec
-from gatewise.errors import GatewiseError, UnknownFrameworkError, nearest
+from gatewise.core.spec import Network, Spec
+from gatewise.errors import GatewiseError, UnknownFrameworkError, UnsupportedModelError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,51 @@ class Adapter(Protocol):
 
     def run(self, obj: Any, inputs: np.ndarray) -> np.ndarray:
         """Return the outputs at every step, (batch, steps, directions * state), for inputs (batch, steps, features)."""
+
+
+class ModelAdapter(Adapter, Protocol):
+    """What the adapters can do that know whole models, Keras's and torch's, beside single layers."""
+
+    def describe(self, obj: Any) -> Network:
+        """Return what an object is, in neutral terms."""
+
+    def natives(self, obj: Any) -> dict[str, Any]:
+        """Return layer name → the framework's own layer, on which ``read`` and ``write`` work."""
+
+    def form(self, obj: Any) -> str:
+        """Say how it is called: ``"model"``, a bare ``"layer"``, or a ``"stack"`` with its states side by side."""
+
+    def assemble(self, network: Network, *, dtype: str = ..., form: str = ...) -> tuple[Any, dict[str, Any]]:
+        """Build an object for a network, ready to predict; return it with its natives."""
+
+    def call(
+        self, obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Return all outputs, for inputs batch first, in the order that ``describe`` gives them."""
+
+    def freeze(self, native: Any, tensors: Sequence[str]) -> None:
+        """Keep training from changing these tensors."""
+
+    def frozen(self, native: Any) -> set[str]:
+        """Return the tensors that training does not change."""
+
+    def takes_states(self, obj: Any) -> bool:
+        """Say whether ``call`` can start from given states."""
+
+    def remarks(self, obj: Any) -> list[str]:
+        """Return what a port leaves behind, a sentence each."""
+
+    def dtype_of(self, obj: Any) -> str:
+        """Return the type of its numbers."""
+
+    def computes_in_double(self) -> bool:
+        """Say whether float64 is computed in float64."""
+
+    def open_file(self, path: str) -> Any:
+        """Read an object from a file of the framework's own."""
+
+    def save_file(self, obj: Any, path: str) -> None:
+        """Write an object to a file of the framework's own."""
 
 
 class FrameworkRecord(NamedTuple):
@@ -148,6 +194,52 @@ def adapter(name: str) -> Adapter:
             "pip install " + " ".join(declared.needs),
         )
     return cast(Adapter, importlib.import_module(f"gatewise_{name}.adapter"))
+
+
+def model_adapter(name: str) -> ModelAdapter:
+    """Return the adapter of a framework whose whole models are known.
+
+    Raises:
+        GatewiseError: This framework's are not.
+    """
+    found = adapter(name)
+    if not hasattr(found, "assemble"):
+        raise GatewiseError(
+            f"Whole models of {framework(name).title} are not supported.",
+            "Models go between keras and torch.",
+            "Map its layers one by one.",
+        )
+    return cast(ModelAdapter, found)
+
+
+def owner(obj: object) -> tuple[str, ModelAdapter]:
+    """Return the framework that an object belongs to, and its adapter.
+
+    Where several claim it, the one whose class stands nearest to the object's own is meant: with Keras on its torch
+    backend every Keras layer is a torch module, too.
+
+    Raises:
+        UnsupportedModelError: No framework claims it.
+    """
+    claims = {}
+    for name in packages():
+        # A framework that was never imported cannot own anything, and asking would not be free.
+        if (
+            any(need in sys.modules for need in framework(name).needs)
+            and has_adapter(name)
+            and adapter(name).claims(obj)
+        ):
+            roots = [kind.__module__.partition(".")[0] for kind in type(obj).__mro__]
+            own = {f"gatewise_{name}", *framework(name).needs[:1]}
+            claims[name] = min((place for place, root in enumerate(roots) if root in own), default=len(roots))
+    if not claims:
+        raise UnsupportedModelError(
+            f"A {type(obj).__module__}.{type(obj).__qualname__} belongs to no framework that is known here.",
+            f"Known: {', '.join(name for name in packages() if has_adapter(name))}.",
+            "Give a layer or model of one of these.",
+        )
+    name = min(claims, key=lambda each: claims[each])
+    return name, model_adapter(name)
 
 
 def frameworks() -> list[FrameworkRecord]:

@@ -26,6 +26,13 @@ def apply(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, np
     plan.require_possible()
     given = checked(plan, arrays)
     dtype = np.result_type(*given.values()) if given else np.dtype(np.float32)
+    for step in plan.steps:
+        if dtype.kind in "iu" and not step.constant.is_integer():
+            raise WeightsError(
+                f"Arrays of {dtype} cannot hold the constant {step.constant:g}.",
+                f"{plan.source} → {plan.target}: it is added to a bias.",
+                "Give arrays of floating-point numbers.",
+            )
     made: dict[str, np.ndarray] = {}
     for step in plan.steps:
         value = _value(step, given, dtype)
@@ -49,14 +56,20 @@ def _value(step: Step, given: Mapping[str, np.ndarray], dtype: np.dtype[Any]) ->
     values = [
         _block(given[block.tensor], block).transpose(step.order(number)) for number, block in enumerate(step.sources)
     ]
-    values = [value if sign > 0 else -value for sign, value in zip(step.signs, values, strict=True)]
+    values = [value if sign > 0 else _negated(value) for sign, value in zip(step.signs, values, strict=True)]
     total = values[0]
     if step.constant:
         total = total + np.asarray(step.constant, total.dtype)
     for value in values[1:]:
-        # -0.0 + 0.0 is +0.0: where one side is zero take the other as it is, or a round trip loses a sign bit.
-        total = np.where(value == 0, total, np.where(total == 0, value, total + value))
+        # -0.0 + 0.0 is +0.0: where one side is zero take the other as it is, or a round trip loses a sign bit. Where
+        # both are, the bias counts, which comes last: the recurrent half is what a plan fills with zeros.
+        total = np.where(total == 0, value, np.where(value == 0, total, total + value))
     return total
+
+
+def _negated(value: np.ndarray) -> np.ndarray:
+    """Return ``-value``, zeros as they are: a bias filled with 0 stays 0 on every way, and every bit still returns."""
+    return np.where(value == 0, value, -value)
 
 
 def _block(array: np.ndarray, block: Block) -> np.ndarray:
@@ -85,7 +98,7 @@ def checked(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, 
         raise WeightsError(
             f"The names do not fit: {met}.",
             f"{source}: {listed}",
-            nearest(unknown[0], missing) if unknown else "Give all of them.",
+            (nearest(unknown[0], missing) if unknown else "") + "Give all of these, and no others.",
         )
     given = {name: np.asarray(arrays[name]) for name in shapes}
     for name, shape in shapes.items():
@@ -110,5 +123,5 @@ def _unmet(plan: Plan, step: Step, value: np.ndarray) -> ImpossiblePlanError:
     return ImpossiblePlanError(
         f"These weights cannot go from {plan.source} to {plan.target}: {blocks} is not zero (up to {worst:.3g}).",
         plan.reason,
-        "A difference in the last bit can come from an earlier step that rounded; else keep them in the source, or choose another target.",
+        "Keep them in the source, or choose another target. (An earlier step that rounded can leave a last bit.)",
     )

@@ -84,8 +84,8 @@ def _orthogonal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     gates, units, state = shape
     tall = max(gates * units, state), min(gates * units, state)
     q, r = np.linalg.qr(random.normal(size=tall))
-    q = q * np.sign(np.diagonal(r))
-    return (q if gates * units >= state else q.T).reshape(shape)
+    signed: np.ndarray = q * np.sign(np.diagonal(r))
+    return (signed if gates * units >= state else signed.T).reshape(shape)
 
 
 def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np.ndarray:

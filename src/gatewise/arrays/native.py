@@ -1,4 +1,4 @@
-"""What several adapters share: checks before building and writing, functions by name, and a layer beside its weights."""
+"""What several adapters share: checks before building and writing, functions by name, a layer beside its weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.spec import Spec
+from gatewise.core.spec import Dense, Embedding, Recurrent, Spec
 from gatewise.errors import ShapeError, UnsupportedSpecError, WeightsError, nearest
 
 COMMON = (
@@ -27,6 +27,9 @@ MERGES: dict[str, Callable[[Any, Any], Any]] = {
     "ave": lambda forward, backward: (forward + backward) / 2,
 }
 """How two directions become one output; ``concat`` is left to the framework, which needs a function of its own."""
+
+BOTH_DIRECTIONS: dict[str, Collection[Any]] = {"merge": ("concat", *MERGES), "go_backwards": (False,)}
+"""What a pair of directions can be built with; ``go_backwards`` would exchange the two."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +70,37 @@ def check_builds(layout: Layout, spec: Spec, **only: Collection[Any]) -> None:
             )
 
 
-def activation(
-    namespace: Any, layout: Layout, spec: Spec, option: str, own: Mapping[str, Callable[[Any], Any]]
-) -> Callable[[Any], Any]:
-    """Return a framework's function for an activation of a spec.
+def activations(
+    namespace: Any, layout: Layout, spec: Spec, arguments: Mapping[str, str], own: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Callable[[Any], Any]]:
+    """Return a framework's functions for the activations of a spec, as arguments for its class.
 
     Args:
         namespace: Where the framework keeps its functions; those of ``COMMON`` are taken from there by name.
         layout: The layout of the class that is built.
         spec: The layer to be built.
-        option: Which activation of the spec.
+        arguments: Option of the spec → argument of the class; an option that the spec does not have is left out.
         own: Functions for names that the framework lacks, or spells in another way.
     """
-    name = getattr(spec, option)
-    functions = {known: getattr(namespace, known) for known in COMMON if hasattr(namespace, known)}
-    functions |= {"linear": lambda x: x, **own}
-    if name not in functions:
-        raise UnsupportedSpecError(
-            f"{layout} cannot be built with {option}={name!r}.",
-            f"{spec}: known here are {', '.join(sorted(functions))}.",
-            "Choose one of these, or another framework.",
-            option=option,
-        )
-    return functions[name]
+    known = {name: getattr(namespace, name) for name in COMMON if hasattr(namespace, name)}
+    known |= {"linear": lambda x: x, **own}
+    options = spec.options()
+    there = {option: argument for option, argument in arguments.items() if option in options}
+    check_builds(layout, spec, **dict.fromkeys(there, known))
+    return {argument: known[options[option]] for option, argument in there.items()}
+
+
+def smallest_input(spec: Spec) -> np.ndarray:
+    """Return zeros of the smallest shape that a layer takes, for frameworks that make weights from a first input.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> smallest_input(LSTM(3, 5)).shape
+    (1, 1, 3)
+    """
+    if isinstance(spec, Embedding):
+        return np.zeros(1, np.int32)
+    assert isinstance(spec, Dense | Recurrent)
+    return np.zeros((1, spec.features) if isinstance(spec, Dense) else (1, 1, spec.features), np.float32)
 
 
 def fitting(

@@ -42,26 +42,39 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
     return cast("dict[str, np.ndarray]", importlib.import_module(container).load(path))
 
 
-def save(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a file, whole or not at all.
+def metadata(path: str | Path) -> dict[str, str]:
+    """Return the texts that a file carries beside its arrays; a container without any has none.
+
+    Raises:
+        FileError: The file is missing, damaged, or of an unknown kind.
+    """
+    path = Path(path)
+    container = importlib.import_module(_container(path))
+    if not path.is_file():
+        raise FileError(f"{path} is not there.", "Expected a file of arrays.", "Check the name.")
+    return cast("dict[str, str]", container.metadata(path))
+
+
+def save(path: str | Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None) -> None:
+    """Write arrays to a file, whole or not at all; ``about`` are texts to carry beside them.
 
     Raises:
         FileError: The suffix is unknown, or the file cannot be written.
     """
     path = Path(path)
     container = importlib.import_module(_container(path))
-    with _whole(path) as unfinished:
-        container.save(unfinished, arrays)
+    with whole(path) as unfinished:
+        container.save(unfinished, arrays, about or {})
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write text to a file, whole or not at all."""
-    with _whole(Path(path)) as unfinished:
+    with whole(Path(path)) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Give a file beside the wanted one, which takes its place once everything is written."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

@@ -28,8 +28,13 @@ def load(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a file."""
+def metadata(path: Path) -> dict[str, str]:  # noqa: ARG001
+    """Return nothing: an .npz carries arrays alone."""
+    return {}
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:  # noqa: ARG001
+    """Write arrays to a file; there is no place for ``about``."""
     with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # numpy.savez takes names as keywords, and so cannot write one called "file"; this can.
         for name, array in arrays.items():

@@ -286,13 +286,15 @@ def gate_sentence(spec: Spec) -> str:
     bias, one = (f" + {h}", (x + s) * h + h) if spec.bias else ("", (x + s) * h)
     kind = type(spec).__name__
     has = f"{'an' if kind[0] in 'LR' else 'a'} {kind} has {gates} gate{'s' if gates > 1 else ''}"
-    return f"One gate is a dense layer on the input and the state side by side: ({x} + {s})·{h}{bias} = {one:,}, and {has}."
+    size = f"({x} + {s})·{h}{bias} = {one:,}"
+    return f"One gate is a dense layer on the input and the state side by side: {size}, and {has}."
 
 
 def count_network(network: Network, framework: str, layouts: dict[str, Layout]) -> Count:
     """Count a network; ``layouts`` has the layout of each layer by the layer's name."""
-    terms, said = [], []
-    for layer in network.layers:
+    terms: list[Term] = []
+    said: list[str] = []
+    for layer in network.weighted:
         counted = count(layer.spec, layouts[layer.name])
         terms += [term._replace(name=f"{layer.name}/{term.name}") for term in counted.terms]
         said += counted.notes

@@ -122,7 +122,7 @@ def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     (200, [('second bias', 200, '4·units')])
     """
     counts = count(spec, first), count(spec, second)
-    causes = tuple([*_causes(spec, second, first, 1), *_causes(spec, first, second, -1)])
+    causes = (*_causes(spec, second, first, 1), *_causes(spec, first, second, -1))
     return Explanation(*counts, causes, gate_sentence(spec), counts[0].notes)
 
 
@@ -164,7 +164,7 @@ def explain_network(
     ]
     causes = [
         dataclasses.replace(cause, layer=layer.name)
-        for layer in network.layers
+        for layer in network.weighted
         for cause in explain(layer.spec, *layouts[layer.name]).causes
     ]
     opening = next((gate_sentence(layer.spec) for layer in network.layers if gate_sentence(layer.spec)), "")

@@ -95,7 +95,7 @@ def _solve(layout: Layout, spec: Spec, shapes: Shapes, given: Mapping[str, Any])
     while unknown and unknown != before:
         before = list(unknown)
         for measure, size, name in lengths:
-            base = {other: 2 for other in unknown} | found
+            base = dict.fromkeys(unknown, 2) | found
             grows = [other for other in unknown if measure(base | {other: 3}) != measure(base)]
             if len(grows) == 1:
                 value = _bisect(lambda guess, m=measure, b=base, o=grows[0]: m(b | {o: guess}), size)  # type: ignore[misc]

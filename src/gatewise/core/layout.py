@@ -384,7 +384,7 @@ class Layout:
         gates: The canonical gate letters in the order this framework stores them.
         tensors: Name template → pattern, in the order the framework lists its tensors.
         source: Where a reader can check it.
-        verified: ``"live"`` where a test here runs the framework with mapped weights, ``"source"`` where it was only read.
+        verified: ``"live"`` where a test runs the framework with mapped weights, ``"source"`` where it was only read.
         names: How an axis is spelled inside names.
         adds: Gate → constant that the framework adds to it at run time.
         reset: Which GRUs it computes: ``"before"``, ``"after"`` or both.
@@ -425,7 +425,8 @@ class Layout:
         if self.cell not in PARTS or sorted(self.gates) != sorted(GATES[self.cell]):
             raise LayoutError(
                 f"{self.name}: gates {self.gates!r} of the cell {self.cell!r}.",
-                f"Cells and their gates: {', '.join(f'{cell} {gates!r}' for cell, gates in GATES.items())}, in any order.",
+                "Cells and their gates, in any order: "
+                + ", ".join(f"{cell} {gates!r}" for cell, gates in GATES.items()),
                 "Give each gate once.",
             )
         entries = tuple(_parse(self, template, pattern) for template, pattern in self.tensors.items())
@@ -454,8 +455,8 @@ class Layout:
 class Framework(NamedTuple):
     """What ``layouts.py`` of an adapter package declares; readable without the framework itself.
 
-    ``needs`` are the packages to import before it can run here. The first layout of each cell is the framework's default
-    for that cell, the one that ``"torch"`` means without a class behind it.
+    ``needs`` are the packages to import before it can run here. The first layout of each cell is the framework's
+    default for that cell, the one that ``"torch"`` means without a class behind it.
     """
 
     name: str
@@ -507,6 +508,11 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
             found.append(
                 Gap(option, options[option], f"{layout} is one {axis}.", f"Describe each {axis} as a layer of its own.")
             )
+    if not found and options.get("layers", 1) > 1:
+        try:
+            store(layout, spec)
+        except UnsupportedSpecError as error:
+            found.append(Gap(error.option, options[error.option], error.met, error.hint))
     held = layout.parts()
     for option in ("bias", "peepholes", "projection"):
         missing = tuple(

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 BIASES = ("bias", "recurrent_bias")
 
+SYMMETRIC = ("sigmoid", "hard_sigmoid", "sparse_sigmoid")
+"""Activations of which ``1 - act(a)`` is ``act(-a)``: a gate that is one minus another has negated weights."""
+
 
 class Verdict(StrEnum):
     """What a plan keeps.
@@ -235,6 +238,8 @@ class Plan:
 
     def rows(self) -> list[Row]:
         """Return the mapping table: one row for each gate and tensor, in the order of the target's tensors."""
+        if not self.moves:
+            return []
         rows = []
         for move in self.moves:
             step = _step(_run_of(self, move))
@@ -243,7 +248,7 @@ class Plan:
             turned = bool(step.target) and any(
                 list(order) != sorted(order) for order in map(step.order, range(len(blocks)))
             )
-            text = _sum_text(blocks, step.signs, step.constant if step.sources or not step.target else 0)
+            text = _sum_text(blocks, step.signs, step.constant)
             rows.append(
                 Row(
                     move.key.layer, move.key.direction, move.key.part, move.key.gate, text, target, turned, step.words()
@@ -315,6 +320,15 @@ def plan(spec: Spec, source: Layout, target: Layout) -> Plan:
     if blocking:
         reason, way_out = _refusal(spec, source, target, blocking)
         return Plan(spec, source, target, Verdict.IMPOSSIBLE, reason, way_out, (), ())
+    activation = spec.options().get("recurrent_activation", SYMMETRIC[0])
+    opposite = source.update != target.update or dict(source.tied) != dict(target.tied)
+    if opposite and activation not in SYMMETRIC:
+        reason = (
+            f"One layout stores a gate, the other one minus it, and 1 - {activation}(a) is not {activation}(-a); "
+            "no weights agree."
+        )
+        way_out = f"Use recurrent_activation={SYMMETRIC[0]!r}, or keep it where it is."
+        return Plan(spec, source, target, Verdict.IMPOSSIBLE, reason, way_out, (), ())
     moves = tuple(_moves(spec, source, target))
     required = [move for move in moves if move.target is None]
     if required:
@@ -325,8 +339,9 @@ def plan(spec: Spec, source: Layout, target: Layout) -> Plan:
         if len(move.sources) == 1 and not move.constant and move.target is not None
     }
     lost = [key for key, slot in store(source, spec).slots.items() if slot not in alone]
+    rounded = any(move.sources and move.constant for move in moves)  # Also where it is the copy for a tied gate.
     words = _effects(moves)
-    if lost:
+    if lost or rounded:
         return Plan(spec, source, target, Verdict.EQUIVALENT, f"Same outputs, but {words}.", "", (), moves)
     reason = "Every number of the source has a place of its own" + (f"; {words}." if words else ".")
     return Plan(spec, source, target, Verdict.EXACT, reason, "", (), moves)
@@ -359,11 +374,13 @@ def _conditional(spec: Spec, source: Layout, target: Layout, moves: tuple[Move, 
     never = [move for move in required if not move.sources]
     names = sorted({term.key.part for move in required for term in move.sources})
     if never:
-        reason = f"{source} adds {_number(never[0].constant)} to gate {never[0].key.gate} at run time, and {target} has no bias to hold it."
+        added = f"{_number(never[0].constant)} to gate {never[0].key.gate}"
+        reason = f"{source} adds {added} at run time, and {target} has no bias to hold it."
         return Plan(spec, source, target, Verdict.IMPOSSIBLE, reason, "Give the target a bias.", (), ())
-    reason = f"{target} has no place for {' and '.join(names).replace('_', ' ')}: possible only if {' and '.join(conditions)}."
+    lack = f"has no place for {' and '.join(names).replace('_', ' ')}"
     if target.tied:
-        reason = f"{target} stores one gate as one minus another: possible only if {' and '.join(conditions)}."
+        lack = "stores one gate as one minus another"
+    reason = f"{target} {lack}: possible only if {' and '.join(conditions)}."
     way_out = "It is applied where these weights allow it; else choose a target that has a place for them."
     return Plan(spec, source, target, Verdict.IMPOSSIBLE, reason, way_out, tuple(conditions), moves)
 
@@ -410,8 +427,12 @@ class _Pair:
     def __init__(self, spec: Spec, source: Layout, target: Layout, layer: int, direction: int, gate: str) -> None:
         self.source, self.target, self.place, self.gate = source, target, (layer, direction), gate
         self.held, self.wanted = store(source, spec).slots, store(target, spec).slots
+        self.flip = self.turn(gate)
+
+    def turn(self, gate: str) -> int:
+        """Return -1 for a gate that stands for its opposite on the other side, else 1."""
         # One framework's z keeps the old state, another's takes the new one: sigmoid(-a) = 1 - sigmoid(a).
-        self.flip = -1 if source.update != target.update and gate == "z" else 1
+        return -1 if self.source.update != self.target.update and gate == "z" else 1
 
     def terms(self, parts: Iterable[str], gate: str, sign: int) -> list[Term]:
         """Return what the source holds of these parts of a gate, in the order of the parts."""
@@ -427,13 +448,14 @@ class _Pair:
 
     def constant(self) -> float:
         """Return what the source adds to this gate at run time, less what the target adds."""
-        return self.flip * self.added(self.source, self.gate) - self.added(self.target, self.gate)
+        # "+ 0.0" turns -0.0, which a negated gate gives, into the zero that is meant.
+        return self.flip * self.added(self.source, self.gate) - self.added(self.target, self.gate) + 0.0
 
     def move(self, parts: tuple[str, ...], constant: float) -> Iterator[Move]:
         """Yield the moves of the given parts, of which the gate sees only the sum."""
         key = Key(parts[0], *self.place, self.gate)
         terms = self.terms(parts, self.gate, self.flip)
-        if self.gate in self.target.tied:
+        if any(Key(part, *self.place, self.target.tied.get(self.gate, "-")) in self.wanted for part in parts):
             yield from self.tie(key, parts, terms)
             return
         keys = [Key(part, *self.place, self.gate) for part in parts]
@@ -453,13 +475,16 @@ class _Pair:
     def tie(self, key: Key, parts: tuple[str, ...], terms: list[Term]) -> Iterator[Move]:
         """Yield the requirement that two gates are opposite, where the target stores only one of them."""
         partner = self.target.tied[self.gate]
-        others = self.terms(parts, partner, 1)
+        others = self.terms(parts, partner, self.turn(partner))
         opposite = {(term.sign, term.slot) for term in terms} == {(-term.sign, term.slot) for term in others}
         constant = 0.0
         if parts[0] == "bias":
-            constant = self.added(self.source, self.gate) + self.added(self.source, partner)
+            constant = self.flip * self.added(self.source, self.gate)
+            constant += self.turn(partner) * self.added(self.source, partner)
         if not (opposite and not constant):
-            yield Move(key, None, tuple(terms + others), constant)
+            # Alike parts side by side: two opposite biases and two opposite constants cancel without rounding.
+            side_by_side = sorted(terms + others, key=lambda term: parts.index(term.key.part))
+            yield Move(key, None, tuple(side_by_side), constant)
 
 
 # ── merging ─────────────────────────────────────────────────────────────────────────────────────────────────────

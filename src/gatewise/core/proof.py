@@ -26,13 +26,13 @@ from gatewise.core.layout import (
     Layout,
     Node,
     axis_length,
+    gaps,
     spell,
-    store,
     summed_gates,
     wanted_parts,
 )
 from gatewise.core.plan import BIASES, Block, Plan, Step, Verdict, plan
-from gatewise.core.spec import Spec
+from gatewise.core.spec import Recurrent, Spec
 
 Index = tuple[int, ...]
 Symbol = tuple[str, Index]
@@ -78,14 +78,19 @@ def prove(subject: Plan) -> Proof:
     """
     if not subject.moves:
         return Proof((Check("meaning", True, "nothing to check: the plan is impossible whatever the weights"),))
-    small = plan(_stand_in(subject.spec), subject.source, subject.target)
+    spec = _stand_in(subject)
+    small = subject if spec == subject.spec else plan(spec, subject.source, subject.target)
     return Proof((_check_meaning(small), _check_places(subject), _check_exactness(small)))
 
 
-def _stand_in(spec: Spec) -> Spec:
-    options = spec.options()
+def _stand_in(subject: Plan) -> Spec:
+    spec, options = subject.spec, subject.spec.options()
     sizes = {name: size for name, size in STAND_IN.items() if options.get(name) is not None}
-    return spec.replace(**sizes, **({"layers": min(options["layers"], 3)} if "layers" in options else {}))
+    small = spec.replace(**sizes, **({"layers": min(options["layers"], 3)} if "layers" in options else {}))
+    if isinstance(small, Recurrent) and any(gaps(layout, small) for layout in (subject.source, subject.target)):
+        # A tensor of all layers has one width.
+        return small.replace(features=axis_length(small, "features", 1))
+    return small
 
 
 # ── the second reading ──────────────────────────────────────────────────────────────────────────────────────────
@@ -131,6 +136,7 @@ class Reader:
         raise AssertionError(f"nothing is stored at {tensor}{index}")
 
     def element(self, entry: Entry, number: int, found: dict[str, int], gate: str) -> Element:
+        """Return the canonical element for an index along each axis."""
         part = entry.parts[number]
         axes = [axis for axis in PARTS[self.spec.cell][part.name].split() if axis != "gate"]
         if entry.memory:
@@ -157,6 +163,7 @@ class Reader:
         return 1 if node.name == "1" else axis_length(self.spec, node.name, layer)
 
     def span_of(self, entry: Entry, nodes: tuple[Node, ...], layer: int) -> int:
+        """Count the numbers along a product of nodes; layers may differ in width."""
         if not nodes:
             return 1
         if nodes[0].name == "layer":
@@ -305,10 +312,19 @@ def _check_places(subject: Plan) -> Check:
         for one, other in itertools.combinations(blocks[name], 2):
             if all(_meet(a, b) for a, b in zip(one.slices, other.slices, strict=True)):
                 return Check("places", False, f"two steps write into the same place of {name}")
+    if not (subject.source.tied or subject.target.tied):
+        held: dict[str, list[Block]] = {}
+        for block in (block for step in subject.steps for block in step.sources):
+            for other in held.setdefault(block.tensor, []):
+                if all(_meet(a, b) for a, b in zip(block.slices, other.slices, strict=True)):
+                    return Check("places", False, f"two steps read the same place of {block.tensor}")
+            held[block.tensor].append(block)
     corners = 0
     read, written = Reader(subject.source, subject.spec), Reader(subject.target, subject.spec)
+    layers = range(axis_length(subject.spec, "layer"))
+    lengths = {axis_length(subject.spec, axis, layer) for axis in ("units", "features", "state") for layer in layers}
     for step in subject.steps:
-        for at in _corners(step):
+        for at in _corners(step, lengths):
             corners += 1
             there = [read(block.tensor, _place(block, at)) for block in step.sources]
             here = [written(step.target.tensor, _place(step.target, at))] if step.target else []
@@ -330,10 +346,17 @@ def _meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     return a[0] < b[1] and b[0] < a[1]
 
 
-def _corners(step: Step) -> Iterator[dict[str, int]]:
+def _corners(step: Step, lengths: Iterable[int]) -> Iterator[dict[str, int]]:
+    """Yield the corners of a step's blocks, their neighbours, and where another slot may begin inside."""
     block = step.target or step.sources[0]
     ends = [sorted({0, min(1, length - 1), max(length - 2, 0), length - 1}) for length in block.shape]
-    for index in itertools.product(*ends):
+    chosen = dict.fromkeys(itertools.product(*ends))
+    for number, length in enumerate(block.shape):
+        # Several gates, or layers, may be merged into one axis: each of them has a first element.
+        firsts = {first for size in lengths if length // size <= 64 for first in range(size, length, size)}
+        outer = [(0, end[-1]) for end in ends]
+        chosen |= dict.fromkeys(itertools.product(*outer[:number], sorted(firsts), *outer[number + 1 :]))
+    for index in chosen:
         yield dict(zip(block.axes, index, strict=True))
 
 
@@ -341,7 +364,8 @@ def _differ(subject: Plan, step: Step, there: list[Element], here: list[Element]
     """Return what is wrong with the names on the two sides of one number, or nothing."""
 
     def alike(one: Element, other: Element, sign: int) -> bool:
-        same_part = one.key.part == other.key.part or {one.key.part, other.key.part} == set(BIASES)
+        summed = other.key.gate in summed_gates(subject.spec)
+        same_part = one.key.part == other.key.part or (summed and {one.key.part, other.key.part} == set(BIASES))
         gates = {one.key.gate, subject.source.tied.get(one.key.gate, one.key.gate)}
         gates |= {gate for gate, partner in subject.source.tied.items() if partner == one.key.gate}
         same_gate = one.key.gate == other.key.gate
@@ -351,6 +375,8 @@ def _differ(subject: Plan, step: Step, there: list[Element], here: list[Element]
         where = (one.key.layer, one.key.direction, one.place) == (other.key.layer, other.key.direction, other.place)
         return same_part and where and fits
 
+    if len(set(there)) < len(there):
+        return f"{there[0]} is added to itself"
     wanted = here or there[:1]
     for element, sign in zip(there, step.signs, strict=True):
         if not alike(element, wanted[0], sign) and here:
@@ -377,6 +403,8 @@ def _constants(layout: Layout) -> set[float]:
 def _check_exactness(small: Plan) -> Check:
     names = _names(small)
     made, zero = run_over_names(small.steps, names)
+    if len(made) != sum(map(math.prod, small.target_shapes.values())):
+        return Check("exactness", False, "some numbers are not written, so that not all can return")
     back, _ = run_over_names(plan(small.spec, small.target, small.source).steps, made)
     lost = [symbol for symbol, value in names.items() if back.get(symbol) != value]
     said = small.verdict is Verdict.EXACT

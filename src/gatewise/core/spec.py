@@ -117,20 +117,25 @@ class Recurrent(Spec):
     activation: str = "tanh"
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
+    dropout_between: float = 0.0
     go_backwards: bool = False
     return_sequences: bool = True
     return_state: bool = True
+    stateful: bool = False
+    zero_output_for_mask: bool = False
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
         for name, most in (("features", None), ("units", None), ("layers", MOST_LAYERS)):
             _check_size(owner, name, getattr(self, name), most)
-        for name in ("bidirectional", "bias", "go_backwards", "return_sequences", "return_state"):
+        switches = "bidirectional bias go_backwards return_sequences return_state stateful zero_output_for_mask"
+        for name in switches.split():
             _check_flag(owner, name, getattr(self, name))
         _check_choice(owner, "merge", self.merge, MERGES)
         _check_choice(owner, "activation", self.activation, ACTIVATIONS)
         _check_rate(owner, "dropout", self.dropout)
         _check_rate(owner, "recurrent_dropout", self.recurrent_dropout)
+        _check_rate(owner, "dropout_between", self.dropout_between)
         if self.merge is None and self.bidirectional and self.layers > 1:
             raise SpecError(
                 f"merge=None with layers={self.layers}.",
@@ -147,6 +152,19 @@ class Recurrent(Spec):
     def state(self) -> int:
         """Size of the state that is fed back: the projection, where there is one, else the units."""
         return self.units
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the layer gives: its output (two where directions stay apart), then the states it returns."""
+        apart = self.bidirectional and self.merge is None
+        names = ["forward", "backward"] if apart else ["output"]
+        if self.return_state:
+            states = ("state_h", "state_c") if self.cell == "lstm" else ("state_h",)
+            for layer in range(self.layers):
+                for direction in ("forward_", "backward_") if self.bidirectional else ("",):
+                    place = f"layer_{layer}_{direction}" if self.layers > 1 else direction
+                    names += [place + state for state in states]
+        return tuple(names)
 
     @property
     def merged_directions(self) -> int:
@@ -167,6 +185,16 @@ class LSTM(Recurrent):
         bias: Whether there is any bias.
         projection: Size to which the output is projected before it is fed back, or None.
         peepholes: Whether the gates i, f, o see the memory: one weight a unit (True), or ``"full"`` matrices.
+        activation: Activation of the candidate and of the memory on its way out.
+        recurrent_activation: Activation of the gates.
+        dropout: Rate of dropout on the input, in training only: one mask for all steps.
+        recurrent_dropout: The same on the state.
+        dropout_between: Rate of dropout between stacked layers, in training only: a mask for each step.
+        go_backwards: Whether the sequence is read from its end; the outputs come in the order of reading.
+        return_sequences: Whether the output at every step comes out, or only the last.
+        return_state: Whether the last states come out, too.
+        stateful: Whether the states are kept from one batch to the next.
+        zero_output_for_mask: Whether a masked step gives zeros, and not the output before it.
         cell_clip: Bound on the memory, applied at each step, or None.
 
     Raises:
@@ -271,29 +299,129 @@ class Embedding(Spec):
 
     tokens: int
     units: int
+    _: dataclasses.KW_ONLY
+    mask_zero: bool = False
     cell: ClassVar[str] = "embedding"
 
     def __post_init__(self) -> None:
         _check_size("Embedding", "tokens", self.tokens)
         _check_size("Embedding", "units", self.units)
+        _check_flag("Embedding", "mask_zero", self.mask_zero)
+
+
+@dataclass(frozen=True, repr=False)
+class Input(Spec):
+    """Where data comes into a network.
+
+    Args:
+        shape: Lengths of the axes behind the batch; None where any length will do, as for timesteps.
+        integer: Whether it holds tokens and not numbers.
+        batch: The only batch size there can be, or None.
+
+    >>> Input((None, 3))
+    Input(shape=(None, 3))
+    """
+
+    shape: tuple[int | None, ...]
+    _: dataclasses.KW_ONLY
+    integer: bool = False
+    batch: int | None = None
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for size in self.shape:
+            if size is not None:
+                _check_size("Input", "shape", size)
+
+
+@dataclass(frozen=True, repr=False)
+class Dropout(Spec):
+    """Dropout of the numbers that pass, in training only.
+
+    >>> Dropout(0.2)
+    Dropout(rate=0.2)
+    """
+
+    rate: float
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        _check_rate("Dropout", "rate", self.rate)
+
+
+@dataclass(frozen=True, repr=False)
+class Activation(Spec):
+    """An activation as a layer of its own.
+
+    >>> Activation("relu")
+    Activation(activation='relu')
+    """
+
+    activation: str
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        _check_choice("Activation", "activation", self.activation, ACTIVATIONS)
+
+
+@dataclass(frozen=True, repr=False)
+class Masking(Spec):
+    """Marks the timesteps at which every feature has one value, so that recurrent layers skip them.
+
+    >>> Masking()
+    Masking()
+    """
+
+    mask_value: float = 0.0
+    cell: ClassVar[str] = ""
 
 
 KINDS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding)}
-"""The kinds of layer by the name of their class."""
+"""The kinds of layer that have weights, by the name of their class."""
+
+WEIGHTLESS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (Input, Dropout, Activation, Masking)}
+"""The kinds that have none; their ``cell`` is empty, and no layout stores them."""
+
+
+def outputs_of(spec: Spec) -> tuple[str, ...]:
+    """Return the names of what a layer gives, in order."""
+    return spec.outputs if isinstance(spec, Recurrent) else ("output",)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One node of a network: a named spec, and the names of the layers that it reads."""
+    """One node of a network.
+
+    Attributes:
+        name: Its name in the network.
+        spec: What it computes.
+        inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on.
+        trainable: Whether training changes its weights.
+    """
 
     name: str
     spec: Spec
     inputs: tuple[str, ...] = ()
+    trainable: bool = True
+
+
+def source_of(reference: str) -> tuple[str, int]:
+    """Take a reference apart into the layer's name and the number of its output.
+
+    >>> source_of("lstm"), source_of("lstm:2")
+    (('lstm', 0), ('lstm', 2))
+    """
+    name, colon, number = reference.rpartition(":")
+    return (name, int(number)) if colon else (reference, 0)
 
 
 @dataclass(frozen=True)
 class Network:
-    """A graph of named layers; a layer without inputs reads the network's own input.
+    """A graph of named layers.
+
+    Attributes:
+        layers: The layers, each behind those it reads.
+        outputs: What comes out, as references; all that the last layer gives where this is empty.
 
     >>> network = Network.chain(LSTM(3, 50), Dense(50, 1))
     >>> [(layer.name, layer.inputs) for layer in network.layers]
@@ -301,19 +429,49 @@ class Network:
     """
 
     layers: tuple[Layer, ...]
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known: set[str] = set()
+        known: dict[str, Spec] = {}
         for layer in self.layers:
-            unknown = [name for name in layer.inputs if name not in known]
-            if layer.name in known or unknown:
+            if layer.name in known:
                 raise SpecError(
-                    f"Layer {layer.name!r} "
-                    + (f"reads {unknown[0]!r}, which does not come before it." if unknown else "is there twice."),
-                    f"Network: names are {', '.join(each.name for each in self.layers)}.",
-                    "Give every layer a name of its own, and list it behind the layers it reads.",
+                    f"Two layers are called {layer.name!r}.",
+                    f"Network: {self._listed()}.",
+                    "Give each a name of its own.",
                 )
-            known.add(layer.name)
+            self._check_references(known, layer.inputs, f"Layer {layer.name!r}")
+            known[layer.name] = layer.spec
+        self._check_references(known, self.outputs, "The network's output")
+
+    def _listed(self) -> str:
+        return ", ".join(layer.name for layer in self.layers)
+
+    def _check_references(self, known: dict[str, Spec], references: tuple[str, ...], who: str) -> None:
+        for reference in references:
+            name, number = source_of(reference)
+            if name not in known or number >= len(outputs_of(known[name])):
+                raise SpecError(
+                    f"{who} reads {reference!r}, which is not there.",
+                    f"Network: {self._listed()}; a layer reads layers listed before it.",
+                    f"{nearest(name, known)}List each layer behind those it reads.",
+                )
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """References of all that comes out."""
+        last = self.layers[-1]
+        numbered = [last.name] + [f"{last.name}:{number}" for number in range(1, len(outputs_of(last.spec)))]
+        return self.outputs or tuple(numbered)
+
+    @property
+    def weighted(self) -> tuple[Layer, ...]:
+        """The layers that have weights."""
+        return tuple(layer for layer in self.layers if layer.spec.cell)
+
+    def __getitem__(self, name: str) -> Layer:
+        """Return the layer of a name."""
+        return next(layer for layer in self.layers if layer.name == name)
 
     @classmethod
     def chain(cls, *specs: Spec) -> Network:
@@ -325,3 +483,49 @@ class Network:
             name = f"{kind}_{repeated}" if repeated else kind
             layers.append(Layer(name, spec, (layers[-1].name,) if layers else ()))
         return cls(tuple(layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the network as plain data; ``from_dict`` reads it."""
+        layers = [
+            {
+                "name": layer.name,
+                "kind": type(layer.spec).__name__,
+                "options": layer.spec.options(),
+                "inputs": list(layer.inputs),
+                "trainable": layer.trainable,
+            }
+            for layer in self.layers
+        ]
+        return {"layers": layers, "outputs": list(self.outputs)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Network:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            SpecError: It is not the description of a network.
+
+        >>> network = Network.chain(Input((None, 3)), LSTM(3, 50))
+        >>> Network.from_dict(network.to_dict()) == network
+        True
+        """
+        kinds = KINDS | WEIGHTLESS
+        try:
+            layers = []
+            for entry in data["layers"]:
+                kind, options = kinds[entry["kind"]], dict(entry["options"])
+                if "shape" in options:
+                    options["shape"] = tuple(options["shape"])
+                unknown = set(options) - set(kind.__dataclass_fields__)
+                if unknown:
+                    raise unknown_option(kind, min(unknown))
+                layers.append(
+                    Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), bool(entry["trainable"]))
+                )
+            return cls(tuple(layers), tuple(data["outputs"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SpecError(
+                f"This is not the description of a network: {error!r}.",
+                "Expected what Network.to_dict wrote: layers (name, kind, options, inputs, trainable) and outputs.",
+                "Was the file written by another version, or by another tool?",
+            ) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
 
 from gatewise.core.count import Count, gate_sentence, notes
 from gatewise.core.explain import Explanation
@@ -10,6 +12,10 @@ from gatewise.core.plan import Plan
 from gatewise.core.spec import Network, Spec
 from gatewise.registry import FrameworkRecord
 from gatewise.report.tables import Report, Table, join
+
+if TYPE_CHECKING:
+    from gatewise.live import Port
+    from gatewise.parity import Parity
 
 
 def tensor_table(counts: Sequence[Count]) -> Table:
@@ -121,6 +127,64 @@ def planning(plan: Plan) -> Report:
     opening = [str(plan.spec), f"{plan.source} → {plan.target}: {plan.verdict}. {plan.reason}"]
     conditions = [f"Possible only if {condition}." for condition in plan.unless]
     return Report(opening, [mapping_table(plan)], [*conditions, plan.way_out] if plan.way_out else conditions)
+
+
+def verifying(parity: Parity) -> Report:
+    """Lay out a comparison: every output, the tolerance and why, what was fed, and the planted mistakes."""
+    rows = [
+        [
+            each.name,
+            str(each.shape),
+            f"{each.max_abs:.1e}",
+            f"{each.max_rel:.1e}",
+            str(each.where),
+            f"{each.tolerance:.1e}",
+            each.passed,
+        ]
+        for each in parity.outputs
+    ]
+    tables = [Table("", ["output", "shape", "max |Δ|", "relative", "at", "tolerance", "passed"], rows)]
+    if parity.planted:
+        least = min(parity.planted, key=lambda each: each.moved)
+        seen = f"{len(parity.planted)} mistakes were planted. The least visible, {least.mistake} in {least.layer!r}, "
+        seen += f"moves the outputs by {least.moved:,.0f} tolerances."
+    else:
+        seen = ""
+    opening = [
+        f"Parity {parity.verdict}: {len(parity.outputs)} output{'s' if len(parity.outputs) != 1 else ''}, "
+        f"{parity.dtype}, seed {parity.seed}."
+    ]
+    fed = f"Fed: {'; '.join(parity.trials)}."
+    return Report(
+        opening,
+        tables,
+        join(
+            [
+                f"Tolerance {parity.tolerance:.1e} of the largest output (at least 1): {parity.why}.",
+                fed,
+                seen,
+                *parity.advice,
+                *parity.diagnosis,
+            ]
+        ),
+    )
+
+
+def porting(done: Port) -> Report:
+    """Lay out a port: each layer with its verdict and its counts on both sides."""
+    rows: list[list[object]] = []
+    for layer in done.network.weighted:
+        made = done.plans[layer.name]
+        counts = [sum(prod(shape) for shape in shapes.values()) for shapes in (made.source_shapes, made.target_shapes)]
+        rows.append([layer.name, str(layer.spec), str(made.verdict), *counts, counts[1] - counts[0]])
+    totals = [sum(int(str(row[column])) for row in rows) for column in (3, 4, 5)]
+    rows.append(["total", "", "", *totals])
+    headers = ["layer", "what it is", "verdict", done.source, done.target, "difference"]
+    return Report(
+        [f"{done.source} → {done.target}: {len(done.plans)} layers with weights."],
+        [Table("", headers, rows)],
+        join(done.remarks),
+    )
 
 
 def listing(records: Sequence[FrameworkRecord], *, layouts: bool = False) -> Report:

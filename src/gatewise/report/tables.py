@@ -14,7 +14,7 @@ from gatewise.errors import SpecError, nearest
 FORMATS = {"plain": "simple", "github": "github", "latex": "latex", "html": "html", "csv": "", "json": ""}
 """The formats by name, each with tabulate's name for it; csv and json need no table."""
 
-_LATEX = {"·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "…": r"\ldots{}", "≠": r"$\ne$"}  # noqa: RUF001
+_LATEX = {"·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "…": r"\ldots{}", "≠": r"$\ne$"}
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,18 @@ def _in_latex(text: str) -> str:
     for sign, command in _LATEX.items():
         text = text.replace(sign, command)
     return text
+
+
+def joined(*reports: Report) -> Report:
+    """Return several reports as one; the opening of a later one stands as the title of its first table."""
+    tables: list[Table] = []
+    notes: list[str] = []
+    for number, report in enumerate(reports):
+        first, *rest = report.tables
+        title = " ".join(report.opening) if number else first.title
+        tables += [Table(title, first.headers, first.rows), *rest]
+        notes += report.notes
+    return Report(reports[0].opening, tables, notes)
 
 
 def join(lines: Iterable[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Chainer: its layouts."""

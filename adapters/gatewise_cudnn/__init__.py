@@ -1,0 +1,1 @@
+"""cuDNN: the layouts of its weight buffer."""

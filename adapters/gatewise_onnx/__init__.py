@@ -1,0 +1,1 @@
+"""ONNX: its layouts, and the adapter that runs it with ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""OpenVINO: its layouts, and the adapter that runs it."""

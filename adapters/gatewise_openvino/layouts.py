@@ -1,0 +1,66 @@
+"""How OpenVINO stores its sequence operations: one operation is one layer, and the direction is the first axis.
+
+A tensor is named as the input of the operation that it is. There is one bias, always. Nothing here imports openvino:
+counts, explanations and mappings work where it is not installed.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_OPERATIONS = (
+    "openvinotoolkit/openvino docs/articles_en/documentation/openvino-ir-format/operation-sets/operation-specs/sequence"
+)
+
+# The operations name more; these are the ones that the CPU plugin runs.
+_ACTIVATIONS = "tanh sigmoid relu"
+_COMPUTES = {"activation": _ACTIVATIONS, "recurrent_activation": _ACTIVATIONS}
+
+_WEIGHTS = {
+    "W": "kernel: direction (gate units) features",
+    "R": "recurrent_kernel: direction (gate units) state",
+}
+_ONE_BIAS = {**_WEIGHTS, "B": "bias: direction (gate units)"}
+
+LSTM = Layout(
+    "openvino:LSTMSequence",
+    cell="lstm",
+    gates="figo",
+    tensors=_ONE_BIAS,
+    always="bias",
+    computes=_COMPUTES,
+    source=f"{_OPERATIONS}/lstm-sequence-5.rst",
+    verified="live",
+)
+GRU_AFTER = Layout(
+    "openvino:GRUSequence",
+    cell="gru",
+    gates="zrn",
+    reset="after",
+    tensors={**_WEIGHTS, "B": "bias + recurrent_bias[n]: direction (gate units + units)"},
+    always="bias recurrent_bias",
+    computes=_COMPUTES,
+    source=f"{_OPERATIONS}/gru-sequence-5.rst with linear_before_reset=true",
+    verified="live",
+)
+GRU_BEFORE = Layout(
+    "openvino:GRUSequence",
+    cell="gru",
+    gates="zrn",
+    reset="before",
+    tensors=_ONE_BIAS,
+    always="bias",
+    computes=_COMPUTES,
+    source=f"{_OPERATIONS}/gru-sequence-5.rst with linear_before_reset=false",
+    verified="live",
+)
+RNN = Layout(
+    "openvino:RNNSequence",
+    cell="rnn",
+    gates="h",
+    tensors=_ONE_BIAS,
+    always="bias",
+    computes={"activation": _ACTIVATIONS},
+    source=f"{_OPERATIONS}/rnn-sequence-5.rst",
+    verified="live",
+)
+
+FRAMEWORK = Framework("openvino", "OpenVINO", ("openvino",), (LSTM, GRU_AFTER, GRU_BEFORE, RNN))

@@ -1,0 +1,1 @@
+"""TensorFlow 1: its layouts, and the adapter that runs its cells."""

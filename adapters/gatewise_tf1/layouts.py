@@ -1,0 +1,80 @@
+"""How TensorFlow 1 stores its cells, ``tf.compat.v1.nn.rnn_cell`` in TensorFlow 2.
+
+A variable is named behind its cell's own scope: ``rnn/lstm_cell/kernel`` is ``kernel``. A stack puts ``cell_0/`` before
+it, two directions ``fw/`` or ``bw/``. There is always a bias. Nothing here imports TensorFlow: counts, explanations and
+mappings work where it is not installed.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_CELLS = "keras-team/tf-keras tf_keras/layers/rnn/legacy_cells.py"
+
+# The candidate takes any function, the gates are sigmoid.
+_COMPUTES = {"recurrent_activation": "sigmoid"}
+
+_PREFIX = "{layer:|cell_#/}{direction:|fw/,bw/}"
+_KERNEL_AND_BIAS = {
+    _PREFIX + "kernel": "kernel + recurrent_kernel: (features + state) (gate units)",
+    _PREFIX + "bias": "bias: (gate units)",
+}
+
+LSTM_CELL = Layout(
+    "tf1:LSTMCell",
+    cell="lstm",
+    gates="igfo",
+    tensors={
+        **_KERNEL_AND_BIAS,
+        _PREFIX + "w_f_diag": "peephole[f]: units",
+        _PREFIX + "w_i_diag": "peephole[i]: units",
+        _PREFIX + "w_o_diag": "peephole[o]: units",
+        _PREFIX + "projection/kernel": "projection: units state",
+    },
+    adds={"f": 1.0},
+    always="bias",
+    computes={**_COMPUTES, "cell_clip": "*"},
+    source=f"{_CELLS}, LSTMCell",
+    verified="live",
+    note="Its argument forget_bias, 1 by default, is added at every step; the stored bias of that gate starts at 0.",
+)
+BASIC_LSTM_CELL = Layout(
+    "tf1:BasicLSTMCell",
+    cell="lstm",
+    gates="igfo",
+    tensors=_KERNEL_AND_BIAS,
+    adds={"f": 1.0},
+    always="bias",
+    computes=_COMPUTES,
+    source=f"{_CELLS}, BasicLSTMCell",
+    verified="live",
+    note="Its argument forget_bias, 1 by default, is added at every step; the stored bias of that gate starts at 0.",
+)
+GRU_CELL = Layout(
+    "tf1:GRUCell",
+    cell="gru",
+    gates="rzn",
+    reset="before",
+    tensors={
+        _PREFIX + "gates/kernel": "kernel[rz] + recurrent_kernel[rz]: (features + state) (gate units)",
+        _PREFIX + "gates/bias": "bias[rz]: (gate units)",
+        _PREFIX + "candidate/kernel": "kernel[n] + recurrent_kernel[n]: (features + state) units",
+        _PREFIX + "candidate/bias": "bias[n]: units",
+    },
+    always="bias",
+    computes=_COMPUTES,
+    source=f"{_CELLS}, GRUCell",
+    verified="live",
+    note="Its biases start at 1 for the gates and at 0 for the candidate.",
+)
+BASIC_RNN_CELL = Layout(
+    "tf1:BasicRNNCell",
+    cell="rnn",
+    gates="h",
+    tensors=_KERNEL_AND_BIAS,
+    always="bias",
+    source=f"{_CELLS}, BasicRNNCell",
+    verified="live",
+)
+
+FRAMEWORK = Framework(
+    "tf1", "TensorFlow 1", ("tensorflow", "tf_keras"), (LSTM_CELL, GRU_CELL, BASIC_RNN_CELL, BASIC_LSTM_CELL)
+)

@@ -1,0 +1,107 @@
+"""How tf_keras stores its layers: Keras 2, and with it the layers of TensorFlow up to 2.15.
+
+Names, shapes and order are those of Keras 3. A stack of layers is listed layer by layer, and within ``Bidirectional``
+the forward copy first, as ``get_weights()`` does. Nothing here imports tf_keras: counts, explanations and mappings work
+where it is not installed.
+"""
+
+from gatewise.core.layout import Framework, Layout
+
+_RNN = "keras-team/tf-keras tf_keras/layers/rnn"
+
+_CUDNN = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+_CUDNN_NOTE = (
+    "Each block of a kernel has the shape of the plain layer's, but its numbers lie as cuDNN wants them. Checked against "
+    "the conversion that tf_keras itself makes when it loads such weights into the plain layer, not on a GPU."
+)
+
+_PREFIX = "{layer:|layer_#/}{direction:|forward_layer/,backward_layer/}"
+_KERNELS = {
+    _PREFIX + "kernel": "kernel: features (gate units)",
+    _PREFIX + "recurrent_kernel": "recurrent_kernel: state (gate units)",
+}
+_ONE_BIAS = {**_KERNELS, _PREFIX + "bias": "bias: (gate units)"}
+_OF_CUDNN = {
+    _PREFIX + "kernel": "kernel: features (gate units) ~ units features",
+    _PREFIX + "recurrent_kernel": "recurrent_kernel: state (gate units) ~ units state",
+    _PREFIX + "bias": "bias + recurrent_bias: (gate units + gate units)",
+}
+
+LSTM = Layout(
+    "tf_keras:LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/lstm.py, LSTM",
+    verified="live",
+)
+GRU = Layout(
+    "tf_keras:GRU",
+    cell="gru",
+    gates="zrn",
+    reset="after",
+    tensors={**_KERNELS, _PREFIX + "bias": "bias + recurrent_bias: (1 + 1) (gate units)"},
+    source=f"{_RNN}/gru.py, GRU with reset_after=True",
+    verified="live",
+)
+GRU_BEFORE = Layout(
+    "tf_keras:GRU",
+    cell="gru",
+    gates="zrn",
+    reset="before",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/gru.py, GRU with reset_after=False",
+    verified="live",
+)
+SIMPLE_RNN = Layout(
+    "tf_keras:SimpleRNN",
+    cell="rnn",
+    gates="h",
+    tensors=_ONE_BIAS,
+    source=f"{_RNN}/simple_rnn.py, SimpleRNN",
+    verified="live",
+)
+DENSE = Layout(
+    "tf_keras:Dense",
+    cell="dense",
+    tensors={"kernel": "kernel: features units", "bias": "bias: units"},
+    source="keras-team/tf-keras tf_keras/layers/core/dense.py, Dense.build",
+    verified="live",
+)
+EMBEDDING = Layout(
+    "tf_keras:Embedding",
+    cell="embedding",
+    tensors={"embeddings": "table: tokens units"},
+    source="keras-team/tf-keras tf_keras/layers/core/embedding.py, Embedding.build",
+    verified="live",
+)
+CUDNN_LSTM = Layout(
+    "tf_keras:CuDNNLSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_OF_CUDNN,
+    always="bias recurrent_bias",
+    computes=_CUDNN,
+    source=f"{_RNN}/cudnn_lstm.py, CuDNNLSTM; tf_keras/saving/legacy/hdf5_format.py",
+    verified="live",
+    note=_CUDNN_NOTE,
+)
+CUDNN_GRU = Layout(
+    "tf_keras:CuDNNGRU",
+    cell="gru",
+    gates="zrn",
+    reset="after",
+    tensors=_OF_CUDNN,
+    always="bias recurrent_bias",
+    computes=_CUDNN,
+    source=f"{_RNN}/cudnn_gru.py, CuDNNGRU; tf_keras/saving/legacy/hdf5_format.py",
+    verified="live",
+    note=_CUDNN_NOTE,
+)
+
+FRAMEWORK = Framework(
+    "tf_keras",
+    "tf_keras (Keras 2)",
+    ("tf_keras", "tensorflow"),
+    (LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, CUDNN_LSTM, CUDNN_GRU),
+)
