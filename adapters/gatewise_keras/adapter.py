@@ -6,6 +6,7 @@ layer, or a list of them for a stack.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ def _holders(native: Any) -> Iterator[tuple[str, Any]]:
         yield "forward_layer/", native.forward_layer.cell
         yield "backward_layer/", native.backward_layer.cell
     elif isinstance(native, keras.layers.TimeDistributed):
-        yield "", native.layer
+        yield from _holders(native.layer)
     else:
         yield "", getattr(native, "cell", native)
 
@@ -183,6 +184,8 @@ def describe(obj: Any) -> Network:
     """
     import keras
 
+    if isinstance(obj, Mapping):
+        return describe(_from_config(obj))
     if not isinstance(obj, keras.Model):
         if not isinstance(obj, keras.layers.Layer):
             raise UnsupportedModelError(
@@ -191,6 +194,33 @@ def describe(obj: Any) -> Network:
         spec = _spec_of(obj)
         return _alone(spec, obj.name, bool(obj.trainable))
     return _Graph(obj).network()
+
+
+def _from_config(config: Mapping[str, Any]) -> Any:
+    """Build the model of a Keras config, what ``keras.saving.serialize_keras_object`` gives; no weights are in it."""
+    import keras
+
+    try:
+        return keras.saving.deserialize_keras_object(copy.deepcopy(dict(config)), safe_mode=True)
+    except Exception as error:  # Keras raises whatever the layers' constructors and builds raise.
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsupportedModelError(
+            f"Keras cannot build this config: {first}", "Expected a config of a Keras layer or model.", _way_out(config)
+        ) from error
+
+
+def _way_out(config: Mapping[str, Any]) -> str:
+    """Say what is wrong with a config that Keras refuses, where it is a mistake that is known."""
+    inner = config.get("config", {})
+    for layer in inner.get("layers", [config]) if isinstance(inner, Mapping) else []:
+        held = layer.get("config", {}).get("layer", {}) if layer.get("class_name") == "TimeDistributed" else {}
+        if held.get("class_name") in ("LSTM", "GRU", "SimpleRNN", "Bidirectional"):
+            kind = held["class_name"]
+            return (
+                f"TimeDistributed gives its {kind} one step of the sequence: drop the TimeDistributed around the {kind}, "
+                "or feed 4 axes (batch, outer steps, timesteps, features)."
+            )
+    return "Build it in Keras first, to see where it fails."
 
 
 def _alone(spec: Spec, name: str = "layer", trainable: bool = True) -> Network:
@@ -225,6 +255,7 @@ class _Graph:
                 if sequential
                 else "Write it as a Functional model; a subclass runs code that cannot be read.",
             )
+        self.nodes = list(getattr(model, "_functional", model)._nodes)
         self.layers: dict[str, Layer] = {}
         self.natives: dict[str, Any] = {}
 
@@ -257,9 +288,11 @@ class _Graph:
         operation, node, _ = tensor._keras_history
         if operation.name in self.layers:
             return
-        if len(operation._inbound_nodes) > 1:
+        # A layer also keeps the nodes of other models, and of earlier builds of this one.
+        uses = sum(any(used is node for node in self.nodes) for used in operation._inbound_nodes)
+        if uses > 1:
             raise UnsupportedModelError(
-                f"Layer {operation.name!r} is used {len(operation._inbound_nodes)} times.",
+                f"Layer {operation.name!r} is used {uses} times.",
                 f"{self.model.name}: each layer is used once.",
                 "Give each use a layer of its own.",
             )
@@ -269,7 +302,8 @@ class _Graph:
             self.visit(source)
         references = tuple(map(self.reference, sources))
         self.natives[operation.name] = operation
-        self.layers[operation.name] = Layer(operation.name, spec, references, bool(operation.trainable))
+        distributed = isinstance(operation, keras.layers.TimeDistributed)
+        self.layers[operation.name] = Layer(operation.name, spec, references, bool(operation.trainable), distributed)
 
     def sources_of(self, operation: Any, arguments: Any) -> list[Any]:
         """Return the tensors that a layer reads; a mask that Keras passes on by itself is not one of them."""
@@ -320,12 +354,12 @@ def _spec_of(layer: Any) -> Spec:
 
     kinds = {getattr(keras.layers, name): kind for kind, name in CLASSES.items()}
     if type(layer) is keras.layers.TimeDistributed:
-        inner = layer.layer
-        if type(inner) is not keras.layers.Dense:
+        if type(layer.layer) is keras.layers.TimeDistributed or not _spec_of(layer.layer).cell:
+            inner = type(layer.layer).__name__
             raise _refusal(
-                layer, "layer", type(inner).__name__, "TimeDistributed is supported around Dense.", "Leave it out."
+                layer, "layer", inner, "TimeDistributed is supported around layers with weights.", "Leave it out."
             )
-        return _spec_of(inner)
+        return _spec_of(layer.layer)
     if type(layer) is keras.layers.Bidirectional:
         return _bidirectional(layer)
     if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
@@ -511,7 +545,9 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
         if isinstance(layer.spec, Recurrent) and layer.spec.layers > 1:
             made[layer.name], tensors[layer.name] = _stack(layer, source, dtype)
             continue
-        native = make(layer.spec, layer.name, dtype)
+        native = make(layer.spec, None if layer.distributed else layer.name, dtype)
+        if layer.distributed:
+            native = keras.layers.TimeDistributed(native, name=layer.name, dtype=dtype)
         native.trainable = layer.trainable
         made[layer.name] = native
         out = keras.tree.flatten(native(source))

@@ -6,6 +6,7 @@ torch is imported by each function when it is called.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,7 @@ def _with_frozen(model: Any) -> Network:
     for layer in model.network.layers:
         parameters = list(model.native(layer.name).parameters()) if layer.spec.cell else []
         trainable = not parameters or any(parameter.requires_grad for parameter in parameters)
-        layers.append(Layer(layer.name, layer.spec, layer.inputs, trainable))
+        layers.append(dataclasses.replace(layer, trainable=trainable))
     return Network(tuple(layers), model.network.outputs)
 
 

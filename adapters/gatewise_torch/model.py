@@ -182,7 +182,8 @@ class Model(nn.Module):
                 continue
             name, number = source_of(layer.inputs[0])
             value, mask = values[name][number], masks[name]
-            values[layer.name], masks[layer.name] = self._run(layer, value, mask, states)
+            run = self._run_each if layer.distributed else self._run
+            values[layer.name], masks[layer.name] = run(layer, value, mask, states)
         results = [values[name][number] for name, number in map(source_of, self.network.results)]
         return results[0] if len(results) == 1 else results
 
@@ -203,6 +204,14 @@ class Model(nn.Module):
         if isinstance(spec, Dense | Activation):
             out = activation(spec.activation, layer.name, "activation").function(out)
         return [out], mask
+
+    def _run_each(
+        self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Run a layer on each step of one more time axis: the steps join the batch, and leave it again."""
+        batch, steps = value.shape[:2]
+        outputs, _ = self._run(layer, value.flatten(0, 1), None if mask is None else mask.flatten(0, 1), states)
+        return [output.reshape(batch, steps, *output.shape[1:]) for output in outputs], mask
 
     def extra_repr(self) -> str:
         """Say what comes in and out."""

@@ -12,15 +12,18 @@ from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Layer, Network,
 from gatewise.errors import GatewiseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
     from gatewise.comparison import Comparison
     from gatewise.core.count import Count
+    from gatewise.core.diagnose import Diagnoses, Diagnosis
     from gatewise.core.explain import Cause, Explanation
+    from gatewise.core.layout import Layout
     from gatewise.core.plan import Plan, Verdict
+    from gatewise.core.solve import Solution, Solutions
     from gatewise.parity import Parity
     from gatewise.registry import FrameworkRecord
 
@@ -34,6 +37,7 @@ __all__ = [
     "Comparison",
     "Count",
     "Dense",
+    "Diagnosis",
     "Embedding",
     "Explanation",
     "GatewiseError",
@@ -41,18 +45,21 @@ __all__ = [
     "Network",
     "Parity",
     "Plan",
+    "Solution",
     "Spec",
     "Verdict",
     "build",
     "compare",
     "count",
     "describe",
+    "diagnose",
     "explain",
     "frameworks",
     "load",
     "mapping",
     "port",
     "save",
+    "solve",
     "verify",
 ]
 
@@ -61,9 +68,11 @@ _HOMES = {
     "Cause": "core.explain",
     "Comparison": "comparison",
     "Count": "core.count",
+    "Diagnosis": "core.diagnose",
     "Explanation": "core.explain",
     "Parity": "parity",
     "Plan": "core.plan",
+    "Solution": "core.solve",
     "Verdict": "core.plan",
 }
 
@@ -132,6 +141,93 @@ def explain(spec: Spec | Network, first: str, second: str) -> Explanation:
         layouts = {layer.name: (layout(first, layer.spec), layout(second, layer.spec)) for layer in spec.weighted}
         return explaining.explain_network(spec, first, second, layouts)
     return explaining.explain(spec, layout(first, spec), layout(second, spec))
+
+
+def diagnose(
+    claimed: int,
+    spec: Spec,
+    framework: str,
+    *,
+    head: Dense | int | None = None,
+    timesteps: int | None = None,
+    batch: int | None = None,
+    stale: Mapping[str, int] | Spec | None = None,
+) -> Diagnoses:
+    """Name the mistakes that give exactly a claimed number of parameters.
+
+    Args:
+        claimed: The number that someone has.
+        spec: The layer it was claimed for.
+        framework: Where the layer is stored.
+        head: A dense layer on top that the number includes, or how many outputs it has.
+        timesteps: Length of the sequence, where it may have been multiplied in.
+        batch: Batch size, likewise.
+        stale: Sizes of an earlier layer that may have been used, such as ``{"features": 3}``.
+
+    Returns:
+        A list of at most five, the likeliest first. It is empty if the number is right, or if no mistake gives it; its
+        ``verdict`` says which, and its ``nearest`` is the mistake that comes closest.
+
+    >>> found = diagnose(claimed=120, spec=LSTM(features=1, units=10), framework="keras")
+    >>> found[0].mistake, found[0].arithmetic
+    ('output-size-one', '10·(4·1·1 + 4·1·1 + 4·1)')
+    >>> diagnose(claimed=480, spec=LSTM(features=1, units=10), framework="keras").right
+    True
+    """
+    from gatewise import registry
+    from gatewise.core import diagnose as diagnosing
+
+    return diagnosing.diagnose(
+        claimed,
+        spec,
+        registry.layout(framework, spec),
+        head=head,
+        timesteps=timesteps,
+        batch=batch,
+        stale=stale,
+        layouts=[layout for name in registry.packages() for layout in registry.framework(name).layouts],
+    )
+
+
+def solve(
+    total: int,
+    framework: str,
+    *,
+    features: int | None = None,
+    units: int | None = None,
+    cell: str | None = None,
+) -> Solutions:
+    """Find every recurrent layer, alone or under a dense one, that has a number of parameters.
+
+    Args:
+        total: The number.
+        framework: Where the layers are stored.
+        features: Only layers that read so many features.
+        units: Only layers with so many units.
+        cell: Only ``"LSTM"``, ``"GRU"`` or ``"RNN"``.
+
+    Returns:
+        A list of all there are within ``gatewise.core.solve.BOUNDS``, the likeliest first.
+
+    >>> solve(10_851, framework="keras")[0].layers
+    (LSTM(features=3, units=50), Dense(features=50, units=1))
+    """
+    from gatewise import registry
+    from gatewise.core import solve as solving
+    from gatewise.errors import UnknownFrameworkError
+
+    owner = framework.partition(":")[0]
+    if framework not in {owner, *(layout.name for layout in registry.framework(owner).layouts)}:
+        registry.layout(framework, LSTM(1, 1))  # Says which classes there are.
+
+    def lookup(spec: Spec) -> Layout | None:
+        try:
+            # A named class stores the recurrent layer; the dense one on top is the framework's own.
+            return registry.layout(owner if isinstance(spec, Dense) else framework, spec)
+        except UnknownFrameworkError:
+            return None
+
+    return solving.solve(total, lookup, features=features, units=units, cell=cell)
 
 
 def mapping(spec: Spec, source: str, target: str) -> Plan:

@@ -133,41 +133,191 @@ def main() -> None:
 @_spec_options
 @_context
 @click.option("--gates", is_flag=True, help="Also show what each gate has.")
+@click.option("--vary", metavar="SIZE=FIRST:LAST:STEP", help="Count at several sizes, such as units=32:512:32.")
 @_format
-def count(frameworks: tuple[str, ...], format: str, gates: bool, timesteps: Any, batch: Any, **options: Any) -> None:
+def count(
+    frameworks: tuple[str, ...],
+    format: str,
+    gates: bool,
+    vary: str | None,
+    timesteps: Any,
+    batch: Any,
+    **options: Any,
+) -> None:
     r"""Count the parameters of a layer, tensor by tensor.
 
     \b
     gatewise count keras torch -x 3 -u 50
     gatewise count keras --cell GRU -x 3 -u 50 --gates --format github
+    gatewise count keras torch -x 3 --vary units=32:512:32
     """
     from gatewise import count as counted
     from gatewise.report.reports import counting
     from gatewise.report.tables import render
 
+    if vary:
+        click.echo(_growth(frameworks, vary, format, options))
+        return
     spec = _spec(options)
     counts = [counted(spec, framework) for framework in frameworks]
     click.echo(render(counting(spec, counts, gates=gates, timesteps=timesteps, batch=batch), format))
 
 
+def _growth(frameworks: tuple[str, ...], vary: str, format: str, options: dict[str, Any]) -> str:
+    """Return the table of counts at several sizes."""
+    from functools import partial
+
+    from gatewise import registry
+    from gatewise.core import teach
+    from gatewise.report.tables import render
+    from gatewise.report.teaching import growing
+
+    name = vary.partition("=")[0].strip()
+    if name in options and options[name] is None:
+        options[name] = 1  # The size that varies need not be given a value as well.
+    spec = _spec(options)
+    growth = teach.vary(spec, vary, {each: partial(registry.layout, each) for each in frameworks})
+    return render(growing(growth, spec), format)
+
+
+def _equations(notation: str, frameworks: list[str], format: str, options: dict[str, Any]) -> str:
+    """Return the equations of a layer, with their symbols in the named frameworks."""
+    from gatewise import registry
+    from gatewise.core import teach
+    from gatewise.report.teaching import teaching
+
+    spec = _spec(options)
+    homes = [each.home for each in teach.NOTATIONS.values() if each.home]
+    home = teach.NOTATIONS[notation].home if notation in teach.NOTATIONS else ""
+    named = dict.fromkeys([*([home] if home else []), *(frameworks or ([] if home else homes))])
+    layouts = [registry.layout(name, spec) for name in named]
+    return teaching(teach.equations(spec, notation, layouts), format)
+
+
 @main.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", required=False)
+@click.argument("second", required=False)
 @_spec_options
 @_context
+@click.option(
+    "--equations",
+    is_flag=False,
+    flag_value="blog",
+    metavar="[blog|keras|torch]",
+    help="Write the layer's equations instead, in this notation, with the tensor and slice of each symbol.",
+)
+@click.option("--option", metavar="NAME", help="Explain one argument of the constructor instead, such as dropout.")
 @_format
-def explain(first: str, second: str, format: str, timesteps: Any, batch: Any, **options: Any) -> None:
+def explain(
+    first: str | None,
+    second: str | None,
+    format: str,
+    timesteps: Any,
+    batch: Any,
+    equations: str | None,
+    option: str | None,
+    **options: Any,
+) -> None:
     r"""Explain why two frameworks count a layer differently.
 
     \b
     gatewise explain keras torch -x 3 -u 50
+    gatewise explain -x 3 -u 50 --equations
+    gatewise explain keras torch -x 3 -u 50 --equations torch --format latex
+    gatewise explain --option recurrent_dropout
     """
     from gatewise import explain as explained
     from gatewise.report.reports import explaining
     from gatewise.report.tables import render
 
+    if option:
+        from gatewise.core import teach
+        from gatewise.report.teaching import optional
+
+        click.echo(render(optional(teach.option(option), format), format))
+        return
+    if equations:
+        click.echo(_equations(equations, [name for name in (first, second) if name], format, options))
+        return
+    if first is None or second is None:
+        raise click.UsageError("Name two frameworks, such as: gatewise explain keras torch -x 3 -u 50")
     spec = _spec(options)
     click.echo(render(explaining(spec, explained(spec, first, second), timesteps=timesteps, batch=batch), format))
+
+
+@main.command()
+@click.argument("claimed", type=SIZE)
+@click.argument("framework")
+@_spec_options
+@click.option(
+    "--head", type=SIZE, metavar="OUTPUTS", help="The number includes a dense layer on top with so many outputs."
+)
+@click.option("--timesteps", "-t", type=SIZE, help="Length of the sequence; it may have been multiplied in.")
+@click.option("--batch", "-b", type=SIZE, help="Batch size; likewise.")
+@click.option("--stale", multiple=True, metavar="SIZE=VALUE", help="A size of an earlier layer, such as features=3.")
+@_format
+def diagnose(
+    claimed: Any,
+    framework: str,
+    format: str,
+    head: Any,
+    timesteps: Any,
+    batch: Any,
+    stale: tuple[str, ...],
+    **options: Any,
+) -> None:
+    r"""Say which mistake gives a number of parameters that someone has.
+
+    Exits with 1 if no mistake on the list gives it.
+
+    \b
+    gatewise diagnose 120 keras -x 1 -u 10
+    gatewise diagnose 10801 torch -x 3 -u 50 --head 1 --timesteps 10
+    """
+    from gatewise import diagnose as diagnosed
+    from gatewise.report.tables import render
+    from gatewise.report.teaching import diagnosing
+
+    spec, old = _spec(options), {}
+    for text in stale:
+        name, _, value = text.partition("=")
+        old[name.strip()] = SIZE.convert(value.strip(), None, None)
+    found = diagnosed(claimed, spec, framework, head=head, timesteps=timesteps, batch=batch, stale=old)
+    click.echo(render(diagnosing(found, spec), format))
+    sys.exit(0 if found or found.right else 1)
+
+
+@main.command()
+@click.argument("total", type=SIZE)
+@click.option("--framework", default="keras", show_default=True, help="Where the layers are stored.")
+@click.option(
+    "--cell", type=click.Choice(["LSTM", "GRU", "RNN"], case_sensitive=False), help="Only layers of this kind."
+)
+@click.option("--features", "-x", type=SIZE, help="Only layers with this size of the input.")
+@click.option("--units", "-u", type=SIZE, help="Only layers with this size of the state.")
+@click.option(
+    "--most", type=click.IntRange(1), default=10, show_default=True, help="Show so many, the likeliest first."
+)
+@click.option("--all", "every", is_flag=True, help="Show all.")
+@_format
+def solve(
+    total: Any, framework: str, cell: str | None, features: Any, units: Any, most: int, every: bool, format: str
+) -> None:
+    r"""Find the layers that have a number of parameters, alone or under a dense layer.
+
+    Exits with 1 if there is none.
+
+    \b
+    gatewise solve 299681
+    gatewise solve 10851 --framework torch --features 3
+    """
+    from gatewise import solve as solved
+    from gatewise.report.tables import render
+    from gatewise.report.teaching import solving
+
+    found = solved(total, framework, features=features, units=units, cell=cell)
+    click.echo(render(solving(found, most=None if every else most), format))
+    sys.exit(0 if found else 1)
 
 
 @main.command("map")

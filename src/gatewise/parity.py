@@ -7,6 +7,7 @@ them would have moved the outputs too little, the verdict is *inconclusive*.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from gatewise.core.layout import CANONICAL, GATES
 from gatewise.core.plan import plan
-from gatewise.core.spec import Embedding, Input, Layer, Network, Recurrent, outputs_of, source_of
+from gatewise.core.spec import Embedding, Input, Layer, Network, Recurrent, Spec, outputs_of, source_of
 from gatewise.errors import SpecError
 from gatewise.registry import ModelAdapter, layout, owner
 
@@ -71,15 +72,23 @@ class Planted(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One run of both sides: inputs, and initial states where both take them."""
+    """One run of both sides.
+
+    Attributes:
+        inputs: One array for each input, batch first.
+        states: Initial states, where both sides take them.
+        free: Whether copies that take any length run it: one step from a zero state would hide the recurrent kernel.
+    """
 
     inputs: list[np.ndarray]
-    states: list[np.ndarray] | None
+    states: list[np.ndarray] | None = None
+    free: bool = False
 
     def text(self) -> str:
         """Say what was fed."""
-        shapes = ", ".join(str(array.shape) for array in self.inputs)
-        return shapes + (" with random initial states" if self.states is not None else "")
+        text = ", ".join(str(array.shape) for array in self.inputs)
+        text += " with random initial states" if self.states is not None else ""
+        return text + (" to copies that take any length" if self.free else "")
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,17 @@ class Side(NamedTuple):
 
     def twin(self, dtype: str) -> Side:
         """Return a copy that shares nothing, in a type of numbers."""
+        return self._copy(self.network, dtype)
+
+    def freed(self, dtype: str) -> Side:
+        """Return a copy, in a type of numbers, that takes any length and any batch."""
+        layers = [dataclasses.replace(layer, spec=_free(layer.spec)) for layer in self.network.layers]
+        return self._copy(Network(tuple(layers), self.network.outputs), dtype)
+
+    def _copy(self, network: Network, dtype: str) -> Side:
         adapter, natives = self.adapter, self.adapter.natives(self.obj)
-        made, own = adapter.assemble(self.network, dtype=dtype, form=adapter.form(self.obj))
-        for layer in self.network.weighted:
+        made, own = adapter.assemble(network, dtype=dtype, form=adapter.form(self.obj))
+        for layer in network.weighted:
             adapter.write(own[layer.name], adapter.read(natives[layer.name]))
         return self._replace(obj=made)
 
@@ -142,9 +159,21 @@ class Side(NamedTuple):
         """Return all outputs of a trial."""
         return self.adapter.call(self.obj, trial.inputs, trial.states)
 
+    def run_all(self, trials: Sequence[Trial], dtype: str) -> list[list[np.ndarray]]:
+        """Return all outputs of some trials; those for a free copy are run by one."""
+        free = self.freed(dtype) if any(trial.free for trial in trials) else self
+        return [(free if trial.free else self).run(trial) for trial in trials]
+
     def takes_states(self) -> bool:
         """Say whether initial states can be given."""
         return self.adapter.takes_states(self.obj)
+
+
+def _free(spec: Spec) -> Spec:
+    """Return an input whose timesteps and batch are free; other layers as they are."""
+    if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer else 2):
+        return spec
+    return spec.replace(shape=(None, *spec.shape[1:]), batch=None)
 
 
 def side(obj: Any) -> Side:
@@ -176,16 +205,16 @@ def _compare(
     given: bool,
 ) -> Parity:
     dtype = first.adapter.dtype_of(first.obj)
-    ours = [first.run(trial) for trial in trials]
+    ours = first.run_all(trials, dtype)
     tolerance, why = DOUBLE, f"{DOUBLE:g}: both compute in float64"
     if dtype != "float64":
         noise, whose = _noise(first, second, trials, ours)
         tolerance, why = max(FLOOR, NOISES * noise), f"the larger of {FLOOR:g} and {NOISES} × {noise:.1e}, {whose}"
         if noise > LOUD and _doubles(first) and _doubles(second):
             first, second, dtype = first.twin("float64"), second.twin("float64"), "float64"
-            ours = [first.run(trial) for trial in trials]
+            ours = first.run_all(trials, dtype)
             tolerance, why = DOUBLE, f"{DOUBLE:g} in float64: float32 rounds by {noise:.1e} here and cannot decide"
-    theirs = [second.run(trial) for trial in trials]
+    theirs = second.run_all(trials, second.adapter.dtype_of(second.obj))
     names = [
         f"{name}.{outputs_of(first.network[name].spec)[number]}"
         for name, number in map(source_of, first.network.results)
@@ -196,7 +225,7 @@ def _compare(
     passed = all(output.passed for output in outputs)
     planted: tuple[Planted, ...] = ()
     if passed:
-        planted, trials = _plant(second, dtype, trials, tolerance, random, given)
+        planted = _plant(second, dtype, trials, tolerance, random, given)
     unseen = [each for each in planted if not each.moved >= SEEN]
     verdict = "failed" if not passed else "inconclusive" if unseen else "passed"
     if unseen:
@@ -223,15 +252,17 @@ def make_trials(
                 f"The network reads {', '.join(layer.name for layer in sources)}.",
                 "Give one array for each.",
             )
-        return [Trial(arrays, None)], []
-    notes = []
-    fixed = [source for source in sources if isinstance(source.spec, Input) and None not in source.spec.shape]
-    if fixed:
-        notes.append(f"Only one length was tried: {fixed[0].name} has shape {fixed[0].spec.shape}.")  # type: ignore[attr-defined]
-    trials = [
-        Trial([_draw(source, first.network, random, batch, length, scale) for source in sources], None)
-        for batch, length in zip(BATCHES, LENGTHS, strict=True)
-    ]
+        return [Trial(arrays)], []
+    notes: list[str] = []
+    sizes = list(zip(BATCHES, LENGTHS, strict=True))
+
+    def drawn(batch: int, length: int, *, free: bool) -> Trial:
+        specs = [_free(source.spec) if free else source.spec for source in sources]
+        return Trial([_draw(spec, first.network, random, batch, length, scale) for spec in specs], free=free)
+
+    trials = [drawn(*size, free=False) for size in sizes]
+    if any(_free(source.spec) != source.spec for one in (first, second) for source in one.network.layers):
+        trials += [drawn(*size, free=True) for size in sizes]
     if first.takes_states() and second.takes_states():
         trials.append(trials[0]._replace(states=_states(first.network, random, BATCHES[0])))
     elif any(isinstance(layer.spec, Recurrent) for layer in first.network.layers):
@@ -240,9 +271,8 @@ def make_trials(
 
 
 def _draw(
-    source: Layer, network: Network, random: np.random.Generator, batch: int, length: int, scale: float
+    spec: Spec, network: Network, random: np.random.Generator, batch: int, length: int, scale: float
 ) -> np.ndarray:
-    spec = source.spec
     assert isinstance(spec, Input)
     shape = (spec.batch or batch, *(length if size is None else size for size in spec.shape))
     if not spec.integer:
@@ -274,10 +304,9 @@ def _noise(first: Side, second: Side, trials: list[Trial], ours: list[list[np.nd
         exact, whose = second, "the rounding of float32 (the other side's float64 run: the source has none)"
     if not _doubles(exact):
         return 0.0, "no float64 run here to measure the rounding with"
-    twin = exact.twin("float64")
-    reference = [twin.run(trial) for trial in trials]
+    reference = exact.twin("float64").run_all(trials, "float64")
     if exact is not first:
-        ours = [exact.run(trial) for trial in trials]
+        ours = exact.run_all(trials, exact.adapter.dtype_of(exact.obj))
     noise = 0.0
     for here, there in zip(itertools.chain(*ours), itertools.chain(*reference), strict=True):
         finite = np.isfinite(here) & np.isfinite(there)
@@ -365,13 +394,14 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
 
 def _plant(
     second: Side, dtype: str, trials: list[Trial], tolerance: float, random: np.random.Generator, given: bool
-) -> tuple[tuple[Planted, ...], list[Trial]]:
+) -> tuple[Planted, ...]:
     """Plant each mistake in a copy and see how far it moves the outputs; try stronger inputs where it is too little."""
     natives = second.adapter.natives(second.obj)
-    copy = second.twin(dtype)
-    own = copy.adapter.natives(copy.obj) if not isinstance(copy.obj, list) else {}
+    # Where a free copy was compared it is the one to plant in: it sees at least what the other sees.
+    free = [trial for trial in trials if trial.free]
+    copy, tried = (second.freed(dtype), free) if free else (second.twin(dtype), trials)
+    own = copy.adapter.natives(copy.obj)
     planted = []
-    tried = list(trials)
     clean = [copy.run(trial) for trial in tried]
     for layer in second.network.weighted:
         there = layout(second.framework, layer.spec)
@@ -386,14 +416,14 @@ def _plant(
             scale = 1.0
             while moved < SEEN and not given and scale < 10:
                 scale *= 4
-                stronger = make_trials(second, second, random, None, scale)[0][0]
+                stronger = make_trials(copy, copy, random, None, scale)[0][0]
                 copy.adapter.write(own[layer.name], right)
                 calm = copy.run(stronger)
                 copy.adapter.write(own[layer.name], plan(layer.spec, canonical, there).apply(wrong))
                 moved = max(moved, _moved(copy, [stronger], [calm], tolerance))
             planted.append(Planted(layer.name, name, moved))
         copy.adapter.write(own[layer.name], right)
-    return tuple(planted), tried
+    return tuple(planted)
 
 
 def _moved(copy: Side, trials: list[Trial], clean: list[list[np.ndarray]], tolerance: float) -> float:

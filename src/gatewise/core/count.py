@@ -208,8 +208,6 @@ def letters(spec: Spec, axis: str, layer: int) -> str:
 
 def _dimensions(spec: Spec, layout: Layout, key: Key, shape: tuple[int, ...], written: str) -> tuple[str, ...]:
     """Write each length of a tensor's shape in letters; a flat buffer's one length is the tensor's formula."""
-    if len(shape) == 1 and axis_length(spec, "layer") * axis_length(spec, "direction") > 1 and "directions" in written:
-        return (written,)
     entry = next(
         entry
         for entry in layout.entries
@@ -220,7 +218,19 @@ def _dimensions(spec: Spec, layout: Layout, key: Key, shape: tuple[int, ...], wr
         for number, part in enumerate(entry.parts)
         if part.name in wanted_parts(spec) | set(layout.always.split())
     }
-    return tuple(_length(spec, entry, node, live, key.layer) for node in entry.dimensions)
+    stacked = [
+        node.kind != "axis" and any(axis in ("layer", "direction") for part in live for axis in node.axes(part))
+        for node in entry.dimensions
+    ]
+    if stacked == [True]:
+        return (written,)
+    # Layers differ in width: where a product counts them, no product of letters is its length.
+    return tuple(
+        str(shape[number])
+        if stacked[number] and axis_length(spec, "layer") > 1
+        else _length(spec, entry, node, live, key.layer)
+        for number, node in enumerate(entry.dimensions)
+    )
 
 
 def _length(spec: Spec, entry: Entry, node: Node, live: set[int], layer: int) -> str:
@@ -230,7 +240,8 @@ def _length(spec: Spec, entry: Entry, node: Node, live: set[int], layer: int) ->
     if node.kind == "either":
         return inside[0]
     if node.kind == "product":
-        return "·".join(f"({text})" if " + " in text else text for text in inside)
+        factors = [f"({text})" if " + " in text else text for text in inside if text != "1"]
+        return "·".join(factors) or "1"
     if node.name == "gate":
         return str(len(entry.parts[min(live.intersection(node.parts))].gates))
     return node.name if node.name == "1" else letters(spec, node.name, layer)

@@ -715,15 +715,18 @@ class Diagnoses(list[Diagnosis]):
     Attributes:
         claimed: The number.
         total: The true count.
-        owner: The layout that it was claimed for.
+        formula: The true count in letters.
+        arithmetic: The same with the numbers put in.
+        owner: What it was claimed for, such as ``"keras:LSTM"``.
         nearest: The mistake that comes closest, where none gives the number.
     """
 
-    def __init__(
-        self, found: Iterable[Diagnosis], claimed: int, total: int, owner: str, nearest: Diagnosis | None = None
-    ) -> None:
+    def __init__(self, found: Iterable[Diagnosis], claimed: int, case: Case, nearest: Diagnosis | None = None) -> None:
         super().__init__(found)
-        self.claimed, self.total, self.owner, self.nearest = claimed, total, owner, nearest
+        self.claimed, self.nearest = claimed, nearest
+        whole = case.whole()
+        self.total, self.formula, self.arithmetic = whole.value(case.values), str(whole), whole.arithmetic(case.values)
+        self.owner = f"{case.layout} with {case.head}" if case.head else case.layout.name
 
     @property
     def right(self) -> bool:
@@ -731,15 +734,21 @@ class Diagnoses(list[Diagnosis]):
         return self.claimed == self.total
 
     @property
-    def verdict(self) -> str:
-        """Say in a sentence or two what was found."""
+    def headline(self) -> str:
+        """Say in a sentence whether the number is right."""
         if self.right:
-            return f"{self.claimed:,} is right. It is the count of {self.owner}."
-        wrong = f"{self.claimed:,} is not the count of {self.owner}, which is {self.total:,}."
+            return f"{self.claimed:,} is right: {self.owner} has {self.arithmetic} = {self.total:,} parameters."
+        return f"{self.claimed:,} is not right: {self.owner} has {self.arithmetic} = {self.total:,} parameters."
+
+    @property
+    def verdict(self) -> str:
+        """Say in a few sentences what was found."""
+        if self.right:
+            return self.headline
         if self:
-            return f"{wrong} {self[0].text}"
-        near = f" The nearest is {self.nearest.value:,}: {self.nearest.mistake}." if self.nearest else ""
-        return f"{wrong} No mistake on the list gives {self.claimed:,}.{near}"
+            return f"{self.headline} {self[0].text}"
+        near = f" The nearest is {self.nearest}" if self.nearest else ""
+        return f"{self.headline} No mistake on the list gives {self.claimed:,}.{near}"
 
     def __str__(self) -> str:
         return "\n".join([self.verdict, *(f"  {each}" for each in self)])
@@ -882,14 +891,12 @@ def diagnose(
     hint = "Give the number of parameters that you have, such as 120."
     claimed = whole_number("claimed", claimed, "A count of parameters is a whole number from 1.", hint)
     case = make_case(spec, layout, head=head, timesteps=timesteps, batch=batch, stale=stale, layouts=layouts)
-    total = case.whole().value(case.values)
-    owner = f"{layout} with its head" if head else f"{layout}"
-    if claimed == total:
-        return Diagnoses([], claimed, total, owner)
+    if claimed == case.whole().value(case.values):
+        return Diagnoses([], claimed, case)
     claims = reached(case)
     if claimed not in claims:
-        return Diagnoses([], claimed, total, owner, nearest(claimed, case, claims))
-    return Diagnoses(_grouped(case, claimed, claims[claimed])[:MOST_ANSWERS], claimed, total, owner)
+        return Diagnoses([], claimed, case, nearest(claimed, case, claims))
+    return Diagnoses(_grouped(case, claimed, claims[claimed])[:MOST_ANSWERS], claimed, case)
 
 
 def nearest(claimed: int, case: Case, claims: Mapping[int, list[tuple[str, Claim]]] | None = None) -> Diagnosis | None:

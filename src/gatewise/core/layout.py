@@ -17,6 +17,7 @@ slot of every canonical block: its offset, and the stride of each of its axes. E
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -508,11 +509,6 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
             found.append(
                 Gap(option, options[option], f"{layout} is one {axis}.", f"Describe each {axis} as a layer of its own.")
             )
-    if not found and options.get("layers", 1) > 1:
-        try:
-            store(layout, spec)
-        except UnsupportedSpecError as error:
-            found.append(Gap(error.option, options[error.option], error.met, error.hint))
     held = layout.parts()
     for option in ("bias", "peepholes", "projection"):
         missing = tuple(
@@ -547,6 +543,11 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
         if "*" not in allowed and str(value) not in allowed:
             why = f"{layout} computes {option}={' or '.join(allowed)} only."
             found.append(Gap(option, value, why, "Choose that, or a framework that computes it."))
+    if not found and options.get("layers", 1) > 1:
+        try:
+            store(layout, spec)
+        except UnsupportedSpecError as error:
+            found.append(Gap(error.option, options[error.option], error.met, error.hint))
     return found
 
 
@@ -757,6 +758,7 @@ def _place(
             option="layers",
         )
     shapes[name] = widths.pop()
+    filled = 0
     for layer in ranges["layer"]:
         for direction in ranges["direction"]:
             for number in sorted(live):
@@ -777,3 +779,10 @@ def _place(
                         offsets.append(offset)
                         strides += [(axis, dimension, stride) for axis, stride in found.items()]
                     slots[key] = Slot(name, tuple(offsets), tuple(strides), entry.memory)
+                    filled += math.prod(axis_length(spec, axis, layer) for axis, _, _ in strides)
+    if filled != math.prod(shapes[name]):
+        raise LayoutError(
+            f"{layout} leaves gaps in {name!r}: {math.prod(shapes[name])} numbers, of which {filled} are something.",
+            f"{spec}: shape {shapes[name]}.",
+            "Lay parts end to end in one dimension, and use | for names of one length.",
+        )

@@ -6,7 +6,8 @@ stored number and finds out by division what it is. Three checks:
 1. *Meaning*: at small stand-in sizes the steps run over names instead of numbers, and what the target's tensors then
    mean must equal what the source's mean, as sums of source elements.
 2. *Places*: at the real sizes the written blocks are disjoint and fill every tensor, and the corners of each block,
-   with their neighbours, decode to the same name on both sides. Blocks are affine, so corners decide the inside.
+   with their neighbours and every place where another gate may begin, decode to the same name on both sides. Slots
+   are affine, so these decide the inside.
 3. *Exactness*: the names return from plan and inverse if, and only if, the verdict is ``exact``. (The first two let
    pass an exchange of the two biases: it is the same function.)
 """
@@ -73,7 +74,7 @@ def prove(subject: Plan) -> Proof:
     >>> import gatewise as gw
     >>> print(gw.mapping(gw.LSTM(3, 50), "keras", "torch").proof())
     passed  meaning: 200 stored numbers traced at features=3, units=5
-    passed  places: 4 blocks fill 4 tensors of 11,000 numbers; 36 corners decode alike
+    passed  places: 4 blocks fill 4 tensors of 11,000 numbers; 84 corners decode alike
     passed  exactness: all names return from plan and inverse
     """
     if not subject.moves:

@@ -1,8 +1,8 @@
 """Which layers have this many parameters? The count turned round.
 
-For given units a count is a straight line in the features: so much at no features, and so much for each. Slope and start
-are measured by counting a few small layers, never typed; one exact division then gives the features, or says that there
-are none. A head of k outputs adds k·(1 + what it reads), and k is found from the remainder.
+For given units a count is a straight line in the features: so much at no features, and so much for each. Slope and
+start are measured by counting a few small layers, never typed; one exact division then gives the features, or says that
+there are none. A head of k outputs adds k·(1 + what it reads), and k is found from the remainder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gatewise.core.count import count, substitute
-from gatewise.core.diagnose import Formula, Group, make_case, whole_number
+from gatewise.core.diagnose import Formula, make_case, whole_number
 from gatewise.core.layout import Layout, gaps
 from gatewise.core.spec import GRU, LSTM, RNN, Dense, Recurrent, Spec
 from gatewise.errors import SpecError
@@ -26,7 +26,7 @@ class Bounds(NamedTuple):
 
     Attributes:
         cells: Kinds of layer.
-        options: Options that make a layer store more or fewer numbers, with the values tried.
+        options: Other options, with the values tried. Of values that store the same the first stands for all.
         most_layers: So many layers of one kind are stacked at most.
         directions: One, two, or both.
         biases: With biases, without, or both.
@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
         most_total: The largest total, so that the search takes no longer than promised.
     """
 
-    cells: tuple[type[Recurrent], ...] = (LSTM, GRU, RNN)
+    cells: tuple[str, ...] = ("LSTM", "GRU", "RNN")
     options: tuple[tuple[str, tuple[Any, ...]], ...] = (("reset", ("after", "before")),)
     most_layers: int = 3
     directions: tuple[int, ...] = (1, 2)
@@ -45,6 +45,8 @@ class Bounds(NamedTuple):
 
 BOUNDS = Bounds()
 """Features and units have no bound of their own: every size is tried that the total leaves room for."""
+
+_KINDS: dict[str, type[Recurrent]] = {kind.__name__: kind for kind in (LSTM, GRU, RNN)}
 
 Lookup = Callable[[Spec], Layout | None]
 
@@ -260,20 +262,19 @@ def odd_features(inputs: int) -> float:
     """Say how odd a size of the input is: wide inputs are rarer, and nearly any number can be one.
 
     >>> [round(odd_features(inputs), 1) for inputs in (1, 3, 47, 64, 2308, 100_000)]
-    [0.0, 0.0, 0.9, 0.4, 3.8, 6.8]
+    [0.0, 0.1, 1.1, 0.6, 3.9, 6.9]
     """
     wide = 0.8 * math.log1p(inputs / 20)
     return wide / 2 if odd_units(inputs) <= 0.3 or inputs < 10 else wide + 0.1 * (inputs > 10)
 
 
 def _families(lookup: Lookup, bounds: Bounds, cell: str | None) -> Iterator[Family]:
-    known = {kind.__name__.lower(): kind for kind in bounds.cells}
-    if cell is not None and cell.lower() not in known:
-        names = ", ".join(kind.__name__ for kind in bounds.cells)
-        raise SpecError(f"Layers of kind {cell!r} are not searched.", f"Searched are {names}.", "Choose one of these.")
-    chosen = bounds.cells if cell is None else (known[cell.lower()],)
+    chosen = [name for name in bounds.cells if cell is None or name.lower() == cell.lower()]
+    if not chosen:
+        known = f"Searched are {', '.join(bounds.cells)}."
+        raise SpecError(f"Layers of kind {cell!r} are not searched.", known, "Choose one of these.")
     can_have_head = lookup(Dense(1, 1)) is not None
-    for kind in chosen:
+    for kind in (_KINDS[name] for name in chosen):
         named: Sequence[tuple[str, tuple[Any, ...]]] = [
             ("layers", tuple(range(1, bounds.most_layers + 1))),
             ("bidirectional", tuple(directions == 2 for directions in bounds.directions)),
@@ -283,11 +284,13 @@ def _families(lookup: Lookup, bounds: Bounds, cell: str | None) -> Iterator[Fami
         seen = set()
         for values in itertools.product(*(values for _, values in named)):
             options = dict(zip((name for name, _ in named), values, strict=True))
-            # Without a bias, and where one layout holds both resets, the two store the same; the usual one stands for both.
+            # Two resets that store the same, as without a bias, have the same counts: the usual one stands for both.
             layout = lookup(kind(1, 1, **options))
             if layout is None or gaps(layout, kind(1, 1, **options)):
                 continue
-            family = _measured(kind, tuple(options.items()), layout, bounds.most_outputs if can_have_head else 0)
+            family = _measured(
+                kind.__name__, tuple(options.items()), layout, bounds.most_outputs if can_have_head else 0
+            )
             shape = (family.slope, family.start, options["layers"], options["bidirectional"], options["bias"])
             if shape not in seen:
                 seen.add(shape)
@@ -295,11 +298,9 @@ def _families(lookup: Lookup, bounds: Bounds, cell: str | None) -> Iterator[Fami
 
 
 @functools.lru_cache(maxsize=1024)
-def _measured(
-    kind: type[Recurrent], chosen: tuple[tuple[str, Any], ...], layout: Layout, most_outputs: int
-) -> Family:
+def _measured(name: str, chosen: tuple[tuple[str, Any], ...], layout: Layout, most_outputs: int) -> Family:
     """Measure the polynomial of a family on four small layers."""
-    options = dict(chosen)
+    kind, options = _KINDS[name], dict(chosen)
 
     def counted(features: int, units: int) -> int:
         return count(kind(features, units, **options), layout).total

@@ -63,11 +63,20 @@ def _check_flag(owner: str, name: str, value: object) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
-    """What one layer computes; the base of all kinds."""
+    """What one layer computes; the base of all kinds.
+
+    Equality and hash stand here once: generated for each kind they would cost more than a count does.
+    """
 
     cell: ClassVar[str]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
 
     def replace(self, **changes: Any) -> Spec:
         """Return a copy with some options changed.
@@ -103,7 +112,7 @@ def unknown_option(kind: type[Spec], option: str) -> SpecError:
     )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Recurrent(Spec):
     """What every recurrent layer has; use ``LSTM``, ``GRU`` or ``RNN``."""
 
@@ -172,7 +181,7 @@ class Recurrent(Spec):
         return self.directions if self.merge in ("concat", None) else 1
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LSTM(Recurrent):
     """A long short-term memory layer: gates i, f, g, o; ``c' = f*c + i*g``, ``h' = o*tanh(c')``.
 
@@ -232,7 +241,7 @@ class LSTM(Recurrent):
         return self.units if self.projection is None else self.projection
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class GRU(Recurrent):
     """A gated recurrent unit: gates r, z, n; ``h' = z*h + (1-z)*n``.
 
@@ -256,7 +265,7 @@ class GRU(Recurrent):
         _check_choice("GRU", "reset", self.reset, ("after", "before"))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class RNN(Recurrent):
     """A plain recurrent layer: ``h' = tanh(W x + U h + b)``; one activation. Arguments as of ``LSTM``.
 
@@ -267,7 +276,7 @@ class RNN(Recurrent):
     cell: ClassVar[str] = "rnn"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Dense(Spec):
     """A fully connected layer: ``y = W x + b`` on the last axis, at every timestep alike.
 
@@ -289,7 +298,7 @@ class Dense(Spec):
         _check_choice("Dense", "activation", self.activation, ACTIVATIONS)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Embedding(Spec):
     """A table of one row a token.
 
@@ -309,7 +318,7 @@ class Embedding(Spec):
         _check_flag("Embedding", "mask_zero", self.mask_zero)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Input(Spec):
     """Where data comes into a network.
 
@@ -334,7 +343,7 @@ class Input(Spec):
                 _check_size("Input", "shape", size)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Dropout(Spec):
     """Dropout of the numbers that pass, in training only.
 
@@ -349,7 +358,7 @@ class Dropout(Spec):
         _check_rate("Dropout", "rate", self.rate)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Activation(Spec):
     """An activation as a layer of its own.
 
@@ -364,7 +373,7 @@ class Activation(Spec):
         _check_choice("Activation", "activation", self.activation, ACTIVATIONS)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Masking(Spec):
     """Marks the timesteps at which every feature has one value, so that recurrent layers skip them.
 
@@ -397,12 +406,14 @@ class Layer:
         spec: What it computes.
         inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on.
         trainable: Whether training changes its weights.
+        distributed: Whether it runs on each step of one more time axis, each step for itself.
     """
 
     name: str
     spec: Spec
     inputs: tuple[str, ...] = ()
     trainable: bool = True
+    distributed: bool = False
 
 
 def source_of(reference: str) -> tuple[str, int]:
@@ -493,6 +504,7 @@ class Network:
                 "options": layer.spec.options(),
                 "inputs": list(layer.inputs),
                 "trainable": layer.trainable,
+                "distributed": layer.distributed,
             }
             for layer in self.layers
         ]
@@ -519,13 +531,12 @@ class Network:
                 unknown = set(options) - set(kind.__dataclass_fields__)
                 if unknown:
                     raise unknown_option(kind, min(unknown))
-                layers.append(
-                    Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), bool(entry["trainable"]))
-                )
+                place = bool(entry["trainable"]), bool(entry["distributed"])
+                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place))
             return cls(tuple(layers), tuple(data["outputs"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SpecError(
                 f"This is not the description of a network: {error!r}.",
-                "Expected what Network.to_dict wrote: layers (name, kind, options, inputs, trainable) and outputs.",
+                "Expected what Network.to_dict wrote: layers (name, kind, options, …) and outputs.",
                 "Was the file written by another version, or by another tool?",
             ) from None

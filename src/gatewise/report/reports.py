@@ -7,15 +7,15 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from gatewise.core.count import Count, gate_sentence, notes
-from gatewise.core.explain import Explanation
-from gatewise.core.plan import Plan
 from gatewise.core.spec import Network, Spec
-from gatewise.registry import FrameworkRecord
 from gatewise.report.tables import Report, Table, join
 
 if TYPE_CHECKING:
+    from gatewise.core.explain import Explanation
+    from gatewise.core.plan import Plan
     from gatewise.live import Port
     from gatewise.parity import Parity
+    from gatewise.registry import FrameworkRecord
 
 
 def tensor_table(counts: Sequence[Count]) -> Table:

@@ -11,8 +11,11 @@ from typing import Any
 
 from gatewise.errors import SpecError, nearest
 
-FORMATS = {"plain": "simple", "github": "github", "latex": "latex", "html": "html", "csv": "", "json": ""}
-"""The formats by name, each with tabulate's name for it; csv and json need no table."""
+FORMATS = {"plain": "", "github": "pipe", "latex": "latex", "html": "html", "csv": "", "json": ""}
+"""The formats by name, each with tabulate's name for it, where tabulate writes it."""
+
+WIDTH = 100
+"""Columns of a sentence in plain text; tables are as wide as they are."""
 
 _LATEX = {"·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "…": r"\ldots{}", "≠": r"$\ne$"}
 
@@ -82,21 +85,43 @@ def _csv(table: Table) -> str:
 
 
 def _table(table: Table, format: str) -> str:
+    cells = [[_cell(cell) for cell in row] for row in table.rows]
+    right = [_is_numeric([row[column] for row in table.rows]) for column in range(len(table.headers))]
+    if format == "plain":
+        return _columns([list(table.headers), *cells], right)
     from tabulate import tabulate
 
-    numeric = [
-        any(_is_number(row[column]) for row in table.rows)
-        and all(_is_number(row[column]) or row[column] in ("", None) for row in table.rows)
-        for column in range(len(table.headers))
-    ]
+    align = ["right" if each else "left" for each in right]
     text = tabulate(
-        [[_cell(cell) for cell in row] for row in table.rows],
+        cells,
         headers=list(table.headers),
         tablefmt=FORMATS[format],
         disable_numparse=True,
-        colalign=["right" if each else "left" for each in numeric] if table.rows else None,
+        colalign=align if cells else None,
     )
     return _in_latex(text) if format == "latex" else str(text)
+
+
+def _columns(rows: list[list[str]], right: list[bool]) -> str:
+    """Write a header and rows in columns.
+
+    This is tabulate's "simple" format; importing tabulate takes as long as all the rest of a count, and a terminal is
+    where people wait for it.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _is_numeric(column: list[object]) -> bool:
+    return any(map(_is_number, column)) and all(_is_number(cell) or cell in ("", None) for cell in column)
 
 
 def _is_number(cell: object) -> bool:
@@ -118,6 +143,10 @@ def _paragraph(text: str, format: str) -> str:
         for sign in "&%$#_{}":
             text = text.replace(sign, "\\" + sign)
         return _in_latex(text) + r"\par"
+    if format == "plain":
+        import textwrap
+
+        return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
     return text
 
 

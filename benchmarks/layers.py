@@ -1,0 +1,208 @@
+"""How fast the general torch layers are, as ratios to torch.nn's layer of the same size.
+
+    python benchmarks/layers.py [--rounds 15] [--cases 1,2,3] [--memory]
+
+Both run in one process on one thread, taking turns; a ratio is the median of the ratios of the rounds. CPU time is the
+figure that repeats on a busy machine, wall time stands beside it. Weights are small, so that relu does not overflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import gatewise_torch
+
+CASES = {1: (32, 400, 64, 128), 2: (1, 10, 3, 50), 3: (256, 50, 128, 512)}  # batch, steps, features, units
+TARGETS = {"inference": {1: 3.0, 2: 2.3, 3: 1.4}, "training": {1: 1.7, 2: 1.7, 3: 1.3}}
+LAYERS = (
+    ("LSTM", {}),
+    ("LSTM", {"activation": "relu"}),
+    ("LSTM", {"recurrent_activation": "hard_sigmoid"}),
+    ("LSTM", {"activation": "relu", "recurrent_activation": "hard_sigmoid"}),
+    ("GRU", {"activation": "relu"}),
+    ("GRU", {"recurrent_activation": "hard_sigmoid"}),
+    ("GRU", {"reset": "before"}),
+    ("RNN", {"activation": "hard_sigmoid"}),
+    ("RNN", {"activation": "softsign"}),
+)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line: what our layer takes, over what torch.nn's takes; and what torch.nn's takes, in seconds of CPU."""
+
+    layer: str
+    phase: str
+    case: int
+    cpu: float
+    wall: float
+    native: float
+    target: float
+
+
+def _pair(kind: str, options: dict[str, Any], case: int) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    batch, steps, features, units = CASES[case]
+    torch.manual_seed(0)
+    ours = getattr(gatewise_torch, kind)(features, units, **options)
+    native = getattr(nn, kind)(features, units)
+    with torch.no_grad():
+        for layer in (ours, native):
+            for parameter in layer.parameters():
+                parameter.mul_(0.5)
+    return ours, native, torch.randn(steps, batch, features)
+
+
+def _inference(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    layer.eval()
+
+    def call() -> object:
+        with torch.no_grad():
+            return layer(x)
+
+    return call
+
+
+def _training(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    layer.train()
+    x = x.clone().requires_grad_()
+
+    def call() -> object:
+        for parameter in layer.parameters():
+            parameter.grad = None
+        x.grad = None
+        output, _ = layer(x)
+        output.sum().backward()
+        return output
+
+    return call
+
+
+PHASES = {"inference": _inference, "training": _training}
+
+
+def _time(call: Callable[[], object], times: int) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        call()
+    return (time.process_time() - cpu) / times, (time.perf_counter() - wall) / times
+
+
+def _compare(ours: Callable[[], object], native: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Return the ratios of CPU and of wall time, and the CPU time of the native layer."""
+    for call in (ours, native, ours, native):
+        call()
+    once = max(_time(native, 1)[0], 1e-6)
+    times = max(1, min(300, round(0.03 / once)))
+    cpu, wall, base = [], [], []
+    for number in range(rounds):
+        turn = (ours, native) if number % 2 else (native, ours)
+        met = {call: _time(call, times) for call in turn}
+        cpu.append(met[ours][0] / met[native][0])
+        wall.append(met[ours][1] / met[native][1])
+        base.append(met[native][0])
+    return statistics.median(cpu), statistics.median(wall), statistics.median(base)
+
+
+def measure(
+    rounds: int = 15, cases: Iterable[int] = CASES, layers: Iterable[Any] = LAYERS, show: bool = True
+) -> list[Ratio]:
+    """Measure all layers, phases and cases; print the table of ratios and return its lines.
+
+    Args:
+        rounds: How often the two take turns.
+        cases: Which of ``CASES``.
+        layers: Pairs of a class and its options; those that fit torch.nn should stand at 1.05.
+        show: Whether to print.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = []
+    try:
+        if show:
+            print(f"{'layer':60} {'phase':10} case  cpu n  wall n  must  torch.nn ms")
+        for kind, options in layers:
+            name = f"{kind}({', '.join(f'{key}={value}' for key, value in options.items())})"
+            for phase, prepare in PHASES.items():
+                for case in cases:
+                    ours, native, x = _pair(kind, options, case)
+                    cpu, wall, base = _compare(prepare(ours, x), prepare(native, x), rounds)
+                    target = TARGETS[phase][case] * (1.0 if kind == "LSTM" else 1.2) if options else 1.05
+                    found.append(Ratio(name, phase, case, cpu, wall, base, target))
+                    if show:
+                        flag = "" if cpu <= target else "  <-- above"
+                        print(
+                            f"{name:60} {phase:10} {case:4}  {cpu:5.2f}  {wall:6.2f}  {target:4.2f}  {base * 1e3:11.3f}{flag}",
+                            flush=True,
+                        )
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+
+def _peak(kind: str, options: str, case: int, native: bool) -> None:
+    """Print the growth of this process's peak memory over one training step, in MiB."""
+    torch.set_num_threads(1)
+    warm = [pair for pair in _pair(kind, eval(options), 2)]  # noqa: S307
+    for layer in warm[:2]:
+        _training(layer, warm[2])()
+    ours, theirs, x = _pair(kind, eval(options), case)  # noqa: S307
+    call = _training(theirs if native else ours, x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    call()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def measure_memory(cases: Iterable[int] = (1, 3), layers: Iterable[Any] = LAYERS[1:]) -> dict[tuple[str, int], float]:
+    """Measure the peak memory of training, each in a process of its own; print and return ratios to torch.nn's."""
+    found = {}
+    for kind, options in layers:
+        for case in cases:
+            mine, theirs = (
+                float(
+                    subprocess.run(
+                        [sys.executable, __file__, "--peak", kind, repr(options), str(case), str(native)],
+                        capture_output=True,
+                        text=True,
+                        check=True,
+                    ).stdout
+                )
+                for native in (0, 1)
+            )
+            found[f"{kind} {options}", case] = mine / theirs
+            print(f"{kind} {options} case {case}: {mine:.0f} MiB, torch.nn {theirs:.0f} MiB: {mine / theirs:.2f}")
+    return found
+
+
+def main() -> None:
+    """Run as a script."""
+    if sys.argv[1:2] == ["--peak"]:
+        kind, options, case, native = sys.argv[2:]
+        _peak(kind, options, int(case), native == "1")
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cases", default="1,2,3")
+    parser.add_argument("--memory", action="store_true")
+    arguments = parser.parse_args()
+    measure(arguments.rounds, [int(case) for case in arguments.cases.split(",")])
+    if arguments.memory:
+        measure_memory()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The shapes that go through a network, batch and all; None stands for any length."""
+
+from __future__ import annotations
+
+from gatewise.core.spec import Dense, Embedding, Input, Layer, Network, Recurrent, Spec, source_of
+from gatewise.errors import SpecError
+
+Shape = tuple[int | None, ...]
+
+
+def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
+    """Return layer → the shape of each thing it gives.
+
+    Raises:
+        SpecError: A layer cannot read what comes to it; both are named.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> network = Network.chain(Input((10, 3)), LSTM(3, 50, return_sequences=False))
+    >>> shapes(network)["lstm"]
+    ((None, 50), (None, 50), (None, 50))
+    """
+    found: dict[str, tuple[Shape, ...]] = {}
+    for layer in network.layers:
+        if isinstance(layer.spec, Input):
+            found[layer.name] = ((layer.spec.batch, *layer.spec.shape),)
+        elif layer.inputs:
+            name, number = source_of(layer.inputs[0])
+            through = _distributed if layer.distributed else _through
+            found[layer.name] = through(layer, layer.spec, found[name][number])
+    return found
+
+
+def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
+    if isinstance(spec, Recurrent):
+        if len(shape) != 3:
+            axes = "(batch, timesteps, features)"
+            raise _misfit(
+                layer, shape, f"{type(spec).__name__} reads 3 axes, {axes}.", "Give sequences; one step is enough."
+            )
+        _check_features(layer, spec.features, shape)
+        return _recurrent(spec, shape)
+    if isinstance(spec, Dense):
+        _check_features(layer, spec.features, shape)
+        return ((*shape[:-1], spec.units),)
+    if isinstance(spec, Embedding):
+        return ((*shape, spec.units),)
+    return (shape,)
+
+
+def _recurrent(spec: Recurrent, shape: Shape) -> tuple[Shape, ...]:
+    apart = spec.bidirectional and spec.merge is None
+    width = spec.state if apart else spec.merged_directions * spec.state
+    front = (shape[0], shape[1], width) if spec.return_sequences else (shape[0], width)
+    given: list[Shape] = []
+    for name in spec.outputs:
+        given.append((shape[0], spec.units if name.endswith("state_c") else spec.state) if "state_" in name else front)
+    return tuple(given)
+
+
+def _distributed(layer: Layer, inner: Spec, shape: Shape) -> tuple[Shape, ...]:
+    if isinstance(inner, Recurrent) and len(shape) == 3:
+        kind = type(inner).__name__
+        raise _misfit(
+            layer,
+            shape,
+            f"TimeDistributed gives its {kind} one step of the sequence, so the {kind} has no timesteps left.",
+            f"Drop the TimeDistributed around the {kind}, or feed 4 axes (batch, outer steps, timesteps, features).",
+        )
+    if len(shape) < 3:
+        raise _misfit(layer, shape, "TimeDistributed needs a time axis.", "Drop it, or feed (batch, timesteps, …).")
+    parts = _through(layer, inner, (shape[0], *shape[2:]))
+    return tuple((part[0], shape[1], *part[1:]) for part in parts)
+
+
+def _check_features(layer: Layer, features: int, shape: Shape) -> None:
+    if shape[-1] is not None and shape[-1] != features:
+        raise _misfit(
+            layer, shape, f"It has features={features}.", f"Give it features={shape[-1]}, or feed {features}."
+        )
+
+
+def _misfit(layer: Layer, shape: Shape, why: str, way_out: str) -> SpecError:
+    return SpecError(f"Layer {layer.name!r} cannot read the shape {shape}.", f"{layer.spec}: {why}", way_out)

@@ -1,0 +1,126 @@
+"""What a learner is told: mistakes behind a number, layers behind a number, equations, options and growth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gatewise.core.diagnose import Diagnoses
+from gatewise.core.solve import BOUNDS, Bounds, Solutions
+from gatewise.core.spec import Spec
+from gatewise.core.teach import Equations, Growth, Option
+from gatewise.report.tables import Report, Table, join, render
+
+SHOWN = 10
+"""So many solutions are shown unless more are asked for."""
+
+
+def diagnosing(found: Diagnoses, spec: Spec | None = None) -> Report:
+    """Lay out the mistakes that give a number, each in a sentence."""
+    opening = [str(spec) if spec else "", found.headline]
+    if found.right:
+        return Report(join(opening), [])
+    named = list(found) or ([found.nearest] if found.nearest else [])
+    rows = [
+        [place, each.mistake, each.formula, each.arithmetic, each.value, ", ".join(each.same_formula)]
+        for place, each in enumerate(named, 1)
+    ]
+    if not found:
+        opening.append(f"No mistake on the list gives {found.claimed:,}.")
+    title = f"What gives {found.claimed:,}, the likeliest first" if found else "The nearest"
+    table = Table(title, ["", "mistake", "formula", "numbers", "gives", "same formula"], rows)
+    said = []
+    for place, each in enumerate(named, 1):
+        said.append(f"{place}. {each.mistake}: {each.text}")
+        said += [f"{place}. or {slug}: {text}" for slug, text in zip(each.same_formula, each.also, strict=True)]
+    return Report(join(opening), [table] if rows else [], said)
+
+
+def solving(found: Solutions, *, most: int | None = SHOWN, bounds: Bounds = BOUNDS) -> Report:
+    """Lay out the layers that have a number of parameters; ``most`` None shows all."""
+    shown = found if most is None else found[:most]
+    rows = [
+        [each.rank, " → ".join(map(str, each.layers)), each.layout.name, f"{each.arithmetic} = {each.total:,}"]
+        for each in shown
+    ]
+    ways = "one layer or pair of layers has" if len(found) == 1 else f"{len(found):,} layers and pairs of layers have"
+    opening = [f"{'No layer has' if not found else ways[0].upper() + ways[1:]} {found.wanted:,} parameters."]
+    if len(shown) < len(found):
+        opening[0] += f" Here are the {len(shown)} likeliest."
+    tables = [Table("", ["rank", "layers", "stored as", "parameters"], rows)] if rows else []
+    searched = (
+        f"Searched: {', '.join(bounds.cells)} with any features and units; 1 to {bounds.most_layers} layers; one "
+        f"direction or two; with and without biases; alone or under a dense layer of 1 to {bounds.most_outputs} outputs."
+    )
+    return Report(opening, tables, [searched])
+
+
+def teaching(equations: Equations, format: str) -> str:
+    """Write equations, their symbols and notes in a format."""
+    columns = list(dict.fromkeys(layout for symbol in equations.symbols for layout in symbol.places))
+    columns = [name for name in columns if any(symbol.places.get(name) for symbol in equations.symbols)]
+    data, mark = format in ("csv", "json"), "`" if format == "github" else ""
+
+    def code(text: str) -> str:
+        return f"{mark}{text}{mark}" if text else ""
+
+    # Programs get the LaTeX in a column of its own; in a paper it is a block, which a table would escape.
+    lines = [[code(line.text), *([line.latex] if data else []), line.words] for line in equations.lines]
+    symbols = [
+        [
+            code(symbol.symbol),
+            *([symbol.latex] if data else []),
+            symbol.words,
+            str(symbol.shape),
+            f"({', '.join(symbol.letters)}{',' if len(symbol.letters) == 1 else ''})",
+            *(code(symbol.places.get(name, "")) for name in columns),
+        ]
+        for symbol in equations.symbols
+    ]
+    latex = ["latex"] * data
+    opening = [str(equations.spec), f"One timestep, in {equations.notation}."]
+    tables = [
+        Table("", ["equation", *latex, "in words"], lines),
+        Table("Symbols", ["symbol", *latex, "what it is", "shape", "shape in letters", *columns], symbols),
+    ]
+    if format != "latex":
+        return render(Report(opening, tables, equations.notes), format)
+    plain = [[f"@{number}@", *row[1:]] for number, row in enumerate(symbols)]
+    text = render(
+        Report([], [Table(tables[1].title, tables[1].headers, plain)], _without_signs(equations.notes)), format
+    )
+    for number, symbol in enumerate(equations.symbols):
+        text = text.replace(f"@{number}@", f"${symbol.latex}$", 1)
+    return "\n\n".join([render(Report(opening, []), format), equations.latex, text])
+
+
+def _without_signs(notes: Sequence[str]) -> list[str]:
+    """Name the signs that a LaTeX text cannot hold as they stand in the equations."""
+    names = {"σ is": "The function sigma is", "* multi": "The circled dot multi", "⊙ multi": "The circled dot multi"}
+    text = "\n".join(notes)
+    for sign, name in names.items():
+        text = text.replace(sign, name)
+    return text.splitlines()
+
+
+def optional(option: Option, format: str) -> Report:
+    """Lay out what one argument of a constructor does."""
+    said = [
+        ("default", option.default),
+        ("parameters", option.count),
+        ("outputs", option.outputs),
+        ("training", option.training),
+        (f"in {option.other}", option.counterpart),
+    ]
+    head = f"{option.name} ({option.owner}): {option.what}"
+    if format == "plain":
+        # Long sentences read better in lines than in a table.
+        return Report([head, *(f"{name[0].upper()}{name[1:]}: {words}" for name, words in said)], [])
+    return Report([head], [Table("", ["", option.name], [list(row) for row in said])])
+
+
+def growing(growth: Growth, spec: Spec) -> Report:
+    """Lay out how counts grow with one size."""
+    two = len(growth.names) == 2
+    headers = [growth.size, *growth.names, *([f"{growth.names[1]} - {growth.names[0]}"] if two else [])]
+    rows = [[value, *counts, *([counts[1] - counts[0]] if two else [])] for value, counts in growth.rows]
+    return Report([f"{spec}, with other {growth.size}"], [Table("", headers, rows)], growth.notes)

@@ -1,0 +1,202 @@
+"""Who imports whom: the rooms of the house, read from the source, and what a fresh interpreter loads."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gatewise as gw
+from gatewise.registry import packages
+
+ROOT = Path(gw.__file__).parents[2]
+HOUSE = Path(gw.__file__).parent
+ADAPTERS = {name: Path(importlib.util.find_spec(package).origin).parent for name, package in packages().items()}
+
+# room → what its files may import besides the standard library and their own room
+ALLOWED = {
+    "core": {"gatewise.errors"},
+    "arrays": {"gatewise.core", "gatewise.errors", "numpy"},
+    "checkpoints": {"gatewise.core", "gatewise.errors", "numpy", "safetensors"},
+    # Facts come in as the types of those who found them; nothing here reads files or runs frameworks.
+    "report": {
+        "gatewise",  # count and mapping, for the further tables of a comparison
+        "gatewise.core",
+        "gatewise.errors",
+        "gatewise.registry",
+        "gatewise.comparison",
+        "gatewise.live",
+        "gatewise.parity",
+        "tabulate",
+    },
+}
+# A method of a result that hands over to another room, inside the function, so that the room loads only when asked.
+DOORS = {
+    "core/plan.py": {"gatewise.arrays.apply"},
+    "core/diagnose.py": {"gatewise.report"},
+    "core/solve.py": {"gatewise.report"},
+}
+PLAIN = ("__init__.py", "layouts.py", "adapter.py")
+"""The files of an adapter that are read without its framework; any other may import that framework at its top."""
+
+
+def imports(path):
+    """Yield (module, whether at module top) for every import outside ``if TYPE_CHECKING:``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    def walk(node, top):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: imports are absolute"
+                # ``from gatewise.core import plan`` is gatewise.core.plan
+                yield child.module, top
+                for alias in child.names:
+                    if importlib.util.find_spec(child.module) and _is_module(f"{child.module}.{alias.name}"):
+                        yield f"{child.module}.{alias.name}", top
+            elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            else:
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, top and not inside)
+
+    yield from walk(tree, True)
+
+
+def _is_module(name):
+    if not name.startswith("gatewise"):
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def is_under(module, owners):
+    return any(module == owner or (owner != "gatewise" and module.startswith(f"{owner}.")) for owner in owners)
+
+
+def is_standard(module):
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
+ROOM_FILES = [path for room in ALLOWED for path in sorted((HOUSE / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", ROOM_FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_rooms(path):
+    room = path.relative_to(HOUSE).parts[0]
+    allowed = ALLOWED[room] | {f"gatewise.{room}"}
+    doors = DOORS.get(path.relative_to(HOUSE).as_posix(), set())
+    for module, top in imports(path):
+        if is_standard(module):
+            continue
+        assert is_under(module, allowed) or (not top and is_under(module, doors)), f"{path} imports {module}"
+
+
+def test_the_rule_sees_what_it_forbids(tmp_path):
+    """Red on purpose: a file of core that imports NumPy at its top, in a function, and another room."""
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "import numpy as np\nfrom gatewise import registry\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+        "def f():\n    from gatewise.arrays import apply\n"
+    )
+    found = dict(imports(bad))
+    assert found == {
+        "numpy": True,
+        "gatewise": True,
+        "gatewise.registry": True,
+        "typing": True,
+        "gatewise.arrays": False,
+        "gatewise.arrays.apply": False,
+    }
+    allowed = ALLOWED["core"] | {"gatewise.core"}
+    assert [name for name in found if not is_standard(name) and is_under(name, allowed)] == []
+
+
+def test_no_room_but_the_entrances_knows_adapters():
+    """An adapter is found through the registry; no other file imports one by name."""
+    for path in HOUSE.rglob("*.py"):
+        for module, _ in imports(path):
+            assert not module.startswith("gatewise_"), f"{path} imports {module}"
+
+
+def test_frameworks_are_never_switches_in_core():
+    """The difference is named, not its owner: no string in core is the name of a framework."""
+    names = set(packages()) - {"flax", "nnx"} | {"flax"}
+    for path in (HOUSE / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                compared = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                assert not names & {each for each in compared if isinstance(each, str)}, f"{path}:{node.lineno}"
+
+
+ADAPTER_FILES = [(name, path) for name, folder in ADAPTERS.items() for path in sorted(folder.rglob("*.py"))]
+
+
+@pytest.mark.parametrize(("name", "path"), ADAPTER_FILES, ids=[f"{name}-{path.name}" for name, path in ADAPTER_FILES])
+def test_adapters(name, path):
+    own = path.parent.name
+    allowed = {"gatewise.core", "gatewise.arrays", "gatewise.errors", "numpy", own}
+    for module, top in imports(path):
+        if is_standard(module) or is_under(module, allowed):
+            continue
+        assert not module.startswith("gatewise"), f"{path} imports {module}"
+        assert not top or path.name not in PLAIN, f"{path} imports {module} before anyone asks for it"
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_layouts_need_nothing(name):
+    path = ADAPTERS[name] / "layouts.py"
+    assert {module for module, _ in imports(path) if not is_standard(module)} <= {
+        "gatewise.core.layout",
+        "gatewise.core",
+    }
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+HEAVY = sorted(
+    {"numpy", "torch", "keras", "tensorflow", "tf_keras", "jax", "flax", "haiku", "mlx", "onnx", "onnxruntime"}
+    | {"equinox", "openvino", "h5py", "safetensors"}
+)
+LOADED = f"import sys; print(sorted(set({HEAVY}) & set(sys.modules)))"
+
+
+def test_importing_gatewise_loads_no_framework_and_no_numpy():
+    assert run(f"import gatewise; {LOADED}") == "[]\n"
+    assert run(f"import gatewise; gatewise.count(gatewise.LSTM(3, 50), 'torch'); {LOADED}") == "[]\n"
+    everything = "gatewise.mapping(gatewise.LSTM(3, 50), 'keras', 'torch').proof(); gatewise.frameworks()"
+    assert run(f"import gatewise; {everything}; {LOADED}") == "[]\n"
+
+
+def test_the_check_of_loaded_modules_sees_numpy():
+    assert run(f"import gatewise.arrays.apply; {LOADED}") == "['numpy']\n"
+
+
+def test_the_command_line_counts_without_numpy():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = 'gatewise count keras torch -x 3 -u 50'.split()\n"
+        "try:\n    runpy.run_module('gatewise', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code\n" + LOADED
+    )
+    lines = run(code).splitlines()
+    assert lines[-1] == "[]"
+    assert any("10,800" in line for line in lines)
+    assert any("11,000" in line for line in lines)
+
+
+def test_layouts_of_all_frameworks_are_read_without_them():
+    names = ", ".join(f"gatewise_{name}.layouts" for name in ADAPTERS)
+    assert run(f"import {names}; {LOADED}") == "[]\n"
