@@ -27,7 +27,8 @@ samples = torch.tensor(json.loads(sys.argv[2]))
 with torch.no_grad():
     predictions = model(samples)[:, 0].tolist()
 foreign = [name for name in ("tensorflow", "keras") if name in sys.modules]
-print(json.dumps({"type": type(model.lstm).__module__ + "." + type(model.lstm).__name__, "loaded": foreign, "is": predictions}))
+kind = type(model.lstm)
+print(json.dumps({"type": f"{kind.__module__}.{kind.__name__}", "loaded": foreign, "is": predictions}))
 """
 
 
@@ -108,9 +109,8 @@ def main() -> int:
         print(f"$ gatewise explain keras torch -x {spec.features} -u {spec.units} --activation relu\n")
         totals = [gw.count(network, framework).total for framework in ("keras", "torch")]
         print(render(explaining(spec, gw.explain(spec, "keras", "torch")), "plain"))
-        print(
-            f"\nWith the Dense layer: {totals[0]:,} in Keras ({model.count_params():,} by its own count), {totals[1]:,} in torch."
-        )
+        own = f"{model.count_params():,} by its own count"
+        print(f"\nWith the Dense layer: {totals[0]:,} in Keras ({own}), {totals[1]:,} in torch.")
 
         say(4, "Which slice went where?")
         print(f"$ gatewise map keras torch -x {spec.features} -u {spec.units} --activation relu\n")

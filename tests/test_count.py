@@ -273,7 +273,7 @@ def test_formulas_read_as_a_person_writes_them(spec, framework, formulas):
 
 def check_explanation(spec, first, second, rng):
     told = explain(spec, first, second)
-    assert told.difference == count(spec, second).total - count(spec, first).total
+    assert told.difference == told.second.total - told.first.total
     assert sum(cause.parameters for cause in told.causes) == told.difference, (spec, str(first), str(second))
     letters = letters_of(spec)
     for cause in told.causes:
@@ -296,20 +296,15 @@ def check_explanation(spec, first, second, rng):
 @pytest.mark.parametrize("first", LAYOUTS, ids=label)
 def test_causes_add_up_over_every_pair(first):
     rng = random.Random(LAYOUTS.index(first))
-    for second in LAYOUTS:
-        if second.cell != first.cell:
-            continue
-        found = [spec for spec in SPECS[first.cell] if holds(first, spec) and holds(second, spec)]
-        if first.cell in KINDS:
-            more = [random_spec(rng, [first.cell], projection=True) for _ in range(3)]
-            found = [*rng.sample(found, min(2, len(found))), *(s for s in more if holds(first, s) and holds(second, s))]
-        for spec in found:
-            told = check_explanation(spec, first, second, rng)
-            back = explain(spec, second, first)
-            assert back.difference == -told.difference
-            assert sorted(cause.parameters for cause in back.causes) == sorted(
-                -cause.parameters for cause in told.causes
-            )
+    found = [spec for spec in SPECS[first.cell] if holds(first, spec)]
+    found = found[:1] + rng.sample(found[1:], min(2, len(found) - 1))
+    if first.cell in KINDS:
+        more = [random_spec(rng, [first.cell], projection=True) for _ in range(30)]
+        found += [spec for spec in more if holds(first, spec)][:1]
+    for spec in found:
+        for second in LAYOUTS:
+            if second.cell == first.cell and holds(second, spec):
+                check_explanation(spec, first, second, random.Random(str(spec)))
 
 
 def test_causes_add_up_over_thousands_of_specs():

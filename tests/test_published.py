@@ -25,7 +25,7 @@ CASES = ROOT / "comparisons" / "published.toml"
 TABLES = CASES.with_suffix(".md")
 README = ROOT / "README.md"
 
-# case → (what the text says for Keras, or the arithmetic for it; what stands beside it for PyTorch; per layer for Keras)
+# case → (what the text says for Keras; what stands beside it for PyTorch; each layer for Keras)
 STATED = {
     "A1": (10_851, 11_051, (10_800, 51)),
     "A2": (11_851, 12_051, (11_800, 51)),
@@ -175,7 +175,7 @@ def blocks(language):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder to run the examples in, with the files that the README says a reader has, and our command on the path."""
+    """A folder to run the examples in, with the files that a reader has, and our command on the path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "comparisons").symlink_to(ROOT / "comparisons")
     if (ROOT / "examples").is_dir():

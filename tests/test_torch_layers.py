@@ -121,7 +121,7 @@ def canonical(layer):
 def make(cell, shared, own, features=3, units=4):
     layer = LAYERS[cell](features, units, dtype=torch.float64, **shared, **own).eval()
     for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -0.9, 0.9)
+        nn.init.uniform_(parameter, -0.6, 0.6)
     spec_options = dict(shared)
     if own.get("proj_size"):
         spec_options["projection"] = own["proj_size"]

@@ -7,7 +7,7 @@ layer, or a list of them for a stack.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ from gatewise.core.spec import (
     Masking,
     Network,
     Recurrent,
+    Rule,
     Spec,
+    outputs_of,
     source_of,
 )
 from gatewise.errors import UnsupportedModelError
@@ -44,14 +46,25 @@ CLASSES: dict[type[Spec], str] = {
 }
 """The kind of a layer → Keras's class for it."""
 
+ADAMS = {"epsilon-hat": "keras.optimizers.Adam"}
+"""The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
+
 STATES = ("h_n", "c_n")
 """Names of the outputs that hold the states of a stack."""
 
-TRAINING_ONLY = (
-    "kernel_regularizer recurrent_regularizer bias_regularizer activity_regularizer embeddings_regularizer "
-    "kernel_constraint recurrent_constraint bias_constraint embeddings_constraint"
-).split()
-"""Options that act in training alone; a port says that it leaves them behind."""
+CELLS: dict[str, type[Recurrent]] = {
+    "LSTMCell": LSTM,
+    "GRUCell": GRU,
+    "SimpleRNNCell": RNN,
+    "GeneralLSTMCell": LSTM,
+}
+"""Class of a cell → the kind of layer that ``keras.layers.RNN`` makes of it."""
+
+GENERAL = ("projection", "peepholes", "cell_clip")
+"""Options that Keras's own LSTM lacks, and ``gatewise_keras.cells.GeneralLSTMCell`` has."""
+
+WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias", "embeddings": "embeddings"}
+"""Weight → what Keras puts before ``_regularizer`` and ``_constraint`` to name the rules on it."""
 
 
 def claims(obj: object) -> bool:
@@ -64,36 +77,58 @@ def claims(obj: object) -> bool:
 
 def build(spec: Spec, layout: Layout) -> Any:
     """Return a built layer, a cell where the layout is a cell's, or a model where layers are stacked."""
-    import keras
-
     check_holds(layout, spec)
     if layout.name.endswith("Cell"):
-        cell = getattr(keras.layers, layout.name.partition(":")[2])(**_cell_arguments(spec))
-        cell.build((None, spec.features))  # type: ignore[attr-defined]
-        return cell
+        assert isinstance(spec, Recurrent)
+        return make_cell(spec)
     if isinstance(spec, Recurrent) and spec.layers > 1:
         return assemble(_alone(spec))[0]
     return make(spec)
 
 
-def make(spec: Spec, name: str | None = None, dtype: str = "float32") -> Any:
-    """Return one built Keras layer for a spec of one layer."""
+def make_cell(spec: Recurrent, name: str | None = None, dtype: str = "float32", rules: Sequence[Rule] = ()) -> Any:
+    """Return one built Keras cell."""
+    import keras
+
+    kind = next(kind for kind, made in CELLS.items() if made is type(spec))
+    cell = getattr(keras.layers, kind)(**_cell_arguments(spec), **_rule_arguments(rules), name=name, dtype=dtype)
+    cell.build((None, spec.features))
+    return cell
+
+
+def make(
+    spec: Spec,
+    name: str | None = None,
+    dtype: str = "float32",
+    rules: Sequence[Rule] = (),
+    batch: int | None = None,
+) -> Any:
+    """Return one built Keras layer for a spec of one layer; a stateful one must know its batch size."""
     import keras
 
     common = {"name": name, "dtype": dtype}
     if isinstance(spec, Recurrent):
-        kind = getattr(keras.layers, CLASSES[type(spec)])
-        arguments = _cell_arguments(spec) | {
+        if spec.stateful and batch is None:
+            raise UnsupportedModelError(
+                f"Layer {name or type(spec).__name__!r} has stateful=True, and its batch size is not known.",
+                "Keras makes the states of a stateful layer when it is built, for one batch size.",
+                "Run it on one batch before the port, or port it with stateful=False.",
+            )
+        around = {
             option: getattr(spec, option)
             for option in ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
         }
-        layer = kind(**arguments, dtype=dtype, name=None if spec.bidirectional else name)
+        around |= {"dtype": dtype, "name": None if spec.bidirectional else name}
+        layer = _one_direction(spec, around, rules)
         if spec.bidirectional:
-            layer = keras.layers.Bidirectional(layer, merge_mode=spec.merge, **common)
-        if not spec.stateful:
-            layer.build((None, None, spec.features))
+            # Keras turns the copy that it makes to go_backwards=True, whatever the layer says.
+            turned = around | {"go_backwards": False}
+            other = _one_direction(spec, turned, rules) if spec.go_backwards else None
+            layer = keras.layers.Bidirectional(layer, merge_mode=spec.merge, backward_layer=other, **common)
+        layer.build((batch, None, spec.features))
         return layer
     options = spec.options()
+    common |= _rule_arguments(rules)
     if isinstance(spec, Dense):
         layer = keras.layers.Dense(spec.units, activation=spec.activation, use_bias=spec.bias, **common)
         layer.build((None, spec.features))
@@ -103,6 +138,32 @@ def make(spec: Spec, name: str | None = None, dtype: str = "float32") -> Any:
         layer.build((None, None))
         return layer
     return getattr(keras.layers, CLASSES[type(spec)])(**options, **common)
+
+
+def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[Rule]) -> Any:
+    """Return the Keras layer for one direction, with the options of a layer that are not its cell's."""
+    import keras
+
+    cell = _cell_arguments(spec) | _rule_arguments(rules)
+    general = {option: spec.options()[option] for option in GENERAL if spec.options().get(option)}
+    if not general:
+        return getattr(keras.layers, CLASSES[type(spec)])(**cell, **around)
+    from gatewise_keras.cells import GeneralLSTMCell
+
+    return keras.layers.RNN(GeneralLSTMCell(**cell, **general, dtype=around["dtype"]), **around)
+
+
+def _rule_arguments(rules: Sequence[Rule]) -> dict[str, Any]:
+    """Return the regularisers and constraints of a layer as arguments of its class."""
+    import keras
+
+    arguments = {}
+    for rule in rules:
+        homes = {"penalty": ("regularizer", keras.regularizers), "projection": ("constraint", keras.constraints)}
+        word, home = homes[rule.kind]
+        made: Any = getattr(home, rule.name)(**dict(rule.settings))
+        arguments[f"{WEIGHTS[rule.weight]}_{word}"] = made
+    return arguments
 
 
 def _cell_arguments(spec: Spec) -> dict[str, Any]:
@@ -191,9 +252,67 @@ def describe(obj: Any) -> Network:
             raise UnsupportedModelError(
                 f"{type(obj).__name__} is no Keras layer or model.", "Expected a keras.Layer.", "Give the model itself."
             )
-        spec = _spec_of(obj)
-        return _alone(spec, obj.name, bool(obj.trainable))
+        if _is_cell(obj):
+            return _cell_network(obj)
+        specs = _specs_of(obj)
+        batch = _batch_of(obj) if isinstance(specs[0], Recurrent) and specs[0].stateful else None
+        layers = [_alone(specs[0], obj.name, batch=batch).layers[0]]
+        for (name, native), spec in zip(_parts(obj, {"input", "input_1"}).items(), specs, strict=True):
+            layers.append(Layer(name, spec, (layers[-1].name,), bool(native.trainable), rules=_rules(native)))
+        return Network(tuple(layers), _stack_outputs(layers[1:]) if len(specs) > 1 else ())
     return _Graph(obj).network()
+
+
+def _is_cell(obj: Any) -> bool:
+    return type(obj).__name__ in CELLS and type(obj).__module__.partition(".")[0] in ("keras", "gatewise_keras")
+
+
+def _cell_network(cell: Any) -> Network:
+    """Return the network of a bare cell: one step, from the input and the states to the output and the states."""
+    spec = _cell_spec(cell, cell, {"return_sequences": False})
+    met = next((option for option in GENERAL if spec.options().get(option)), None)
+    if met or spec.dropout or spec.recurrent_dropout:
+        option = met or ("dropout" if spec.dropout else "recurrent_dropout")
+        why = "A bare cell goes to a bare cell, and those of other frameworks have none."
+        raise _refusal(cell, option, spec.options()[option], why, "Put it into keras.layers.RNN and port that layer.")
+    source = "input" if cell.name != "input" else "input_1"
+    layer = Layer(cell.name, spec, (source,), bool(cell.trainable), rules=_rules(cell), step=True)
+    return Network((Layer(source, Input((spec.features,))), layer))
+
+
+def _parts(layer: Any, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Return the natives of one Keras layer by name: the layer itself, or the cells that are stacked in it."""
+    import keras
+
+    if not (isinstance(layer, keras.layers.RNN) and isinstance(layer.cell, keras.layers.StackedRNNCells)):
+        return {layer.name: layer}
+    cells: dict[str, Any] = {}
+    for number, cell in enumerate(layer.cell.cells):
+        name = f"{layer.name}_cell_{number}"
+        while name in taken:
+            name += "_"
+        cells[name] = cell
+    return cells
+
+
+def _stack_outputs(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return what a stack of cells gives: the output of the last, then the states of each, as references."""
+    found = [layers[-1].name]
+    for layer in layers:
+        spec = layer.spec
+        assert isinstance(spec, Recurrent)
+        states = 2 if spec.cell == "lstm" else 1
+        found += [f"{layer.name}:{number}" for number in range(1, 1 + states)] if spec.return_state else []
+    return tuple(found)
+
+
+def _batch_of(layer: Any) -> int | None:
+    """Return the batch size that a stateful layer was built for."""
+    import keras
+
+    inner = getattr(layer, "forward_layer", layer)
+    states = keras.tree.flatten(inner.states) if inner.states is not None else []
+    return int(states[0].shape[0]) if states else None
 
 
 def _from_config(config: Mapping[str, Any]) -> Any:
@@ -217,13 +336,13 @@ def _way_out(config: Mapping[str, Any]) -> str:
         if held.get("class_name") in ("LSTM", "GRU", "SimpleRNN", "Bidirectional"):
             kind = held["class_name"]
             return (
-                f"TimeDistributed gives its {kind} one step of the sequence: drop the TimeDistributed around the {kind}, "
+                f"TimeDistributed gives its {kind} one step of the sequence: drop the TimeDistributed around it, "
                 "or feed 4 axes (batch, outer steps, timesteps, features)."
             )
     return "Build it in Keras first, to see where it fails."
 
 
-def _alone(spec: Spec, name: str = "layer", trainable: bool = True) -> Network:
+def _alone(spec: Spec, name: str = "layer", trainable: bool = True, batch: int | None = None) -> Network:
     """Return the network of one layer and its input."""
     shape: tuple[int | None, ...] = (None,)
     if not isinstance(spec, Embedding):
@@ -231,7 +350,7 @@ def _alone(spec: Spec, name: str = "layer", trainable: bool = True) -> Network:
         shape = (None, width) if width else (None,)
     source = "input" if name != "input" else "input_1"
     layers = (
-        Layer(source, Input(shape, integer=isinstance(spec, Embedding))),
+        Layer(source, Input(shape, integer=isinstance(spec, Embedding), batch=batch)),
         Layer(name, spec, (source,), trainable),
     )
     return Network(layers)
@@ -255,9 +374,12 @@ class _Graph:
                 if sequential
                 else "Write it as a Functional model; a subclass runs code that cannot be read.",
             )
-        self.nodes = list(getattr(model, "_functional", model)._nodes)
+        levels = getattr(model, "_functional", model)._nodes_by_depth
+        self.nodes = [node for level in levels.values() for node in level]
         self.layers: dict[str, Layer] = {}
         self.natives: dict[str, Any] = {}
+        self.stacks: dict[str, tuple[str, ...]] = {}  # a stack of cells → what it gives
+        self.seen: set[str] = set()
 
     def network(self) -> Network:
         import keras
@@ -279,6 +401,8 @@ class _Graph:
 
     def reference(self, tensor: Any) -> str:
         operation, _, index = tensor._keras_history
+        if operation.name in self.stacks:
+            return str(self.stacks[operation.name][index])
         return f"{operation.name}:{index}" if index else str(operation.name)
 
     def visit(self, tensor: Any) -> None:
@@ -286,8 +410,9 @@ class _Graph:
         import keras
 
         operation, node, _ = tensor._keras_history
-        if operation.name in self.layers:
+        if operation.name in self.seen:
             return
+        self.seen.add(operation.name)
         # A layer also keeps the nodes of other models, and of earlier builds of this one.
         uses = sum(any(used is node for node in self.nodes) for used in operation._inbound_nodes)
         if uses > 1:
@@ -297,32 +422,55 @@ class _Graph:
                 "Give each use a layer of its own.",
             )
         sources = self.sources_of(operation, operation._inbound_nodes[node].arguments)
-        spec = self.input_of(operation) if isinstance(operation, keras.layers.InputLayer) else _spec_of(operation)
+        if isinstance(operation, keras.layers.InputLayer):
+            specs: list[Spec] = [self.input_of(operation)]
+        else:
+            specs = _specs_of(operation)
+        if len(specs) > 1 and operation.go_backwards and getattr(sources[0], "_keras_mask", None) is not None:
+            why = "Only the first cell reads from the end, and the mask would have to be turned for the others."
+            raise _refusal(operation, "go_backwards", True, why, "Leave out the mask, or stack layers.")
         for source in sources:
             self.visit(source)
-        references = tuple(map(self.reference, sources))
-        self.natives[operation.name] = operation
+        above, *states = map(self.reference, sources) if sources else [""]
         distributed = isinstance(operation, keras.layers.TimeDistributed)
-        self.layers[operation.name] = Layer(operation.name, spec, references, bool(operation.trainable), distributed)
+        names = {layer.name for layer in self.model.layers if layer is not operation}
+        for (name, native), spec in zip(_parts(operation, names).items(), specs, strict=True):
+            own = [states.pop(0) for _ in range(_state_count(spec))] if states else []
+            reads = (above, *own) if above else ()
+            self.natives[name] = native
+            self.layers[name] = Layer(name, spec, reads, bool(native.trainable), distributed, _rules(native))
+            above = name
+        if len(specs) > 1:
+            self.stacks[operation.name] = _stack_outputs([self.layers[name] for name in _parts(operation, names)])
 
     def sources_of(self, operation: Any, arguments: Any) -> list[Any]:
-        """Return the tensors that a layer reads; a mask that Keras passes on by itself is not one of them."""
+        """Return the tensors that a layer reads: its input, and behind it the first states of a recurrent layer.
+
+        A mask that Keras passes on by itself is not one of them.
+        """
         import keras
 
         if not arguments.args:
             return []
         given = {name: value for name, value in arguments.kwargs.items() if keras.tree.flatten(value) != [None]}
-        mask = given.get("mask")
+        mask, states = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
-        others = [name for name in ("initial_state", "mask") if given.get(name) is not None]
-        if mask is not None and mask is automatic:
-            others.remove("mask")
-        sources: list[Any] = keras.tree.flatten(arguments.args)
-        if others or len(sources) > 1:
-            what = f"a second input as {others[0]}" if others else f"{len(sources)} tensors"
+        sources: list[Any] = keras.tree.flatten(arguments.args) + states
+        recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
+        what = ""
+        if mask is not None and mask is not automatic:
+            what = "a second input as mask"
+        elif not all(isinstance(source, keras.KerasTensor) for source in sources):
+            what = "a constant"
+        elif recurrent and len(sources) > 1:
+            expected = sum(map(_state_count, _specs_of(operation)))
+            what = f"{len(sources) - 1} first states and has {expected}" if len(sources) - 1 != expected else ""
+        elif len(sources) > 1:
+            what = f"{len(sources)} tensors"
+        if what:
             raise UnsupportedModelError(
                 f"Layer {operation.name!r} ({type(operation).__name__}) reads {what}, which is not supported.",
-                "A layer reads one tensor; masks come from Masking or Embedding.",
+                "A layer reads one tensor, a recurrent one first states, too; masks come from Masking or Embedding.",
                 "Leave the second input out of the model and do it around the port.",
             )
         return sources
@@ -348,6 +496,41 @@ def _rows(tensor: Any) -> list[Any]:
     return [sources(row)[0] for row in sources(tensor)]
 
 
+def _state_count(spec: Spec) -> int:
+    """Return how many states a recurrent layer starts from."""
+    if not isinstance(spec, Recurrent):
+        return 0
+    return spec.layers * spec.directions * (2 if spec.cell == "lstm" else 1)
+
+
+def _specs_of(layer: Any) -> list[Spec]:
+    """Return the spec of one Keras layer, or one for each cell where several are stacked in it.
+
+    A stack within one scan computes what layers on each other compute: only the first reads backwards, only the last
+    may leave out the sequence, and a masked step is one to all.
+    """
+    import keras
+
+    if type(layer) is not keras.layers.RNN or type(layer.cell) is not keras.layers.StackedRNNCells:
+        return [_spec_of(layer)]
+    _check_built(layer)
+    if layer.stateful:
+        why = "Keras itself cannot reset the states of stacked cells."
+        raise _refusal(layer, "stateful", True, why, "Give each cell a layer of its own, RNN(cell, stateful=True).")
+    specs: list[Spec] = []
+    cells = layer.cell.cells
+    for number, cell in enumerate(cells):
+        last = number == len(cells) - 1
+        options = {
+            "return_sequences": layer.return_sequences or not last,
+            "return_state": layer.return_state,
+            "go_backwards": layer.go_backwards and number == 0,
+            "zero_output_for_mask": layer.zero_output_for_mask and last,
+        }
+        specs.append(_cell_spec(cell, layer, options))
+    return specs
+
+
 def _spec_of(layer: Any) -> Spec:
     """Return the spec of one Keras layer."""
     import keras
@@ -359,7 +542,17 @@ def _spec_of(layer: Any) -> Spec:
             raise _refusal(
                 layer, "layer", inner, "TimeDistributed is supported around layers with weights.", "Leave it out."
             )
-        return _spec_of(layer.layer)
+        held = _spec_of(layer.layer)
+        if isinstance(held, Recurrent) and held.stateful:
+            why = "Within TimeDistributed its states go on from one outer step to the next."
+            raise _refusal(layer.layer, "stateful", True, why, "Use stateful=False.")
+        return held
+    if type(layer) is keras.layers.RNN:
+        _check_built(layer)
+        if type(layer.cell) is keras.layers.StackedRNNCells:
+            why = "Within Bidirectional or TimeDistributed a stack of cells runs as one, which layers cannot do."
+            raise _refusal(layer, "cell", type(layer.cell).__name__, why, "Stack layers, each Bidirectional.")
+        return _cell_spec(layer.cell, layer, _layer_options(layer))
     if type(layer) is keras.layers.Bidirectional:
         return _bidirectional(layer)
     if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
@@ -370,19 +563,21 @@ def _spec_of(layer: Any) -> Spec:
             way_out = "It runs code of its own, which cannot be read; replace it by layers of Keras."
         raise UnsupportedModelError(
             f"Layer {layer.name!r} is a {type(layer).__name__}, which is not supported.",
-            f"Supported: {', '.join(CLASSES.values())}, Bidirectional, TimeDistributed(Dense).",
+            f"Supported: {', '.join(CLASSES.values())}, RNN, Bidirectional, TimeDistributed.",
             way_out,
         )
     _check_dtype(layer)
     kind = kinds[type(layer)]
     if issubclass(kind, Recurrent):
-        return _recurrent(layer, kind)
+        _check_built(layer)
+        return _cell_spec(layer.cell, layer, _layer_options(layer))
     if kind is Dense:
         _check_built(layer)
         return Dense(
             int(layer._kernel.shape[0]), layer.units, bias=layer.use_bias, activation=_activation(layer, "activation")
         )
     if kind is Embedding:
+        _check_built(layer)
         return Embedding(layer.input_dim, layer.output_dim, mask_zero=layer.mask_zero)
     if kind is Dropout:
         if layer.noise_shape is not None and any(size is not None for size in np.atleast_1d(layer.noise_shape)):
@@ -395,20 +590,41 @@ def _spec_of(layer: Any) -> Spec:
     return Activation(_activation(layer, "activation"))
 
 
-def _recurrent(layer: Any, kind: type[Recurrent]) -> Recurrent:
-    _check_built(layer)
-    cell = layer.cell
-    options: dict[str, Any] = {
-        name: getattr(layer, name)
-        for name in ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
-    }
-    options |= {"dropout": float(cell.dropout), "recurrent_dropout": float(cell.recurrent_dropout)}
-    options |= {"bias": cell.use_bias, "activation": _activation(cell, "activation", layer)}
+def _layer_options(layer: Any) -> dict[str, Any]:
+    names = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
+    return {name: bool(getattr(layer, name)) for name in names}
+
+
+def _cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
+    """Return the spec of a layer that runs one cell.
+
+    Args:
+        cell: The cell.
+        layer: What a message names.
+        options: What the layer around the cell says.
+    """
+    if not _is_cell(cell):
+        known = ", ".join(CELLS)
+        way_out = "Its code cannot be read; replace it by one of these cells."
+        raise _refusal(layer, "cell", type(cell).__name__, f"Cells that are supported: {known}.", way_out)
+    _check_built(cell)
+    _check_dtype(cell)
+    kind = CELLS[type(cell).__name__]
+    options = options | {"bias": cell.use_bias, "activation": _activation(cell, "activation", layer)}
+    for name in ("dropout", "recurrent_dropout"):
+        rate = float(getattr(cell, name))
+        if rate == 1 and kind is RNN:
+            way_out = "Give a rate below 1."
+            raise _refusal(layer, name, rate, "At a rate of 1 all is dropped, and nothing trains.", way_out)
+        # Keras's LSTM and GRU drop only at rates strictly between 0 and 1.
+        options[name] = 0.0 if rate == 1 else rate
     if kind is not RNN:
         options["recurrent_activation"] = _activation(cell, "recurrent_activation", layer)
     if kind is GRU:
         options["reset"] = "after" if cell.reset_after else "before"
-    return kind(int(cell.kernel.shape[0]), int(layer.units), **options)
+    if kind is LSTM:
+        options |= {name: getattr(cell, name) for name in GENERAL if hasattr(cell, name)}
+    return kind(int(cell.kernel.shape[0]), int(cell.units), **options)
 
 
 def _bidirectional(layer: Any) -> Spec:
@@ -419,7 +635,7 @@ def _bidirectional(layer: Any) -> Spec:
             layer,
             "layer",
             type(forward).__name__,
-            "Bidirectional is supported around LSTM, GRU and SimpleRNN.",
+            "Bidirectional is supported around LSTM, GRU, SimpleRNN and RNN of one cell.",
             "Leave it out.",
         )
     other = _spec_of(backward)
@@ -474,6 +690,52 @@ def _check_dtype(layer: Any) -> None:
     if policy.compute_dtype != policy.variable_dtype:
         why = f"It stores {policy.variable_dtype} and computes in {policy.compute_dtype}."
         raise _refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
+    if policy.variable_dtype not in ("float32", "float64"):
+        why = "Weights of float32 and float64 are supported."
+        raise _refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
+    if getattr(layer, "quantization_mode", None) is not None:
+        why = "Its weights are whole numbers with a scale."
+        raise _refusal(layer, "quantization", layer.quantization_mode, why, "Port the model before it is quantised.")
+    if getattr(layer, "lora_enabled", False):
+        why = "A second, low-rank kernel is added to its own."
+        raise _refusal(layer, "lora_rank", layer.lora_rank, why, "Merge it: set the kernel of a layer without LoRA.")
+
+
+def _rules(layer: Any) -> tuple[Rule, ...]:
+    """Return the regularisers and constraints of a layer that can be carried; ``remarks`` tells the others."""
+    return tuple(rule for rule in _all_rules(layer) if isinstance(rule, Rule))
+
+
+def _all_rules(layer: Any) -> Iterator[Rule | str]:
+    """Yield each regulariser and constraint of a layer as a rule, or in words where it cannot be one."""
+    import keras
+
+    if isinstance(layer, keras.layers.TimeDistributed):
+        yield from _all_rules(layer.layer)
+        return
+    if isinstance(layer, keras.layers.Bidirectional):
+        yield from (one := list(_all_rules(layer.forward_layer)))
+        if one != list(_all_rules(layer.backward_layer)):
+            yield "the regularizers and constraints of backward_layer, which are not those of the forward one"
+        return
+    if getattr(layer, "activity_regularizer", None) is not None:
+        yield f"activity_regularizer={type(layer.activity_regularizer).__name__}"
+    owner = getattr(layer, "cell", layer)
+    for weight, prefix in WEIGHTS.items():
+        for kind, word, home in (
+            ("penalty", "regularizer", keras.regularizers),
+            ("projection", "constraint", keras.constraints),
+        ):
+            met = getattr(owner, f"{prefix}_{word}", None)
+            name = type(met).__name__
+            if met is None:
+                continue
+            if getattr(home, name, None) is not type(met):
+                yield f"{prefix}_{word}={getattr(met, '__name__', name)}"
+                continue
+            settings = sorted(met.get_config().items())
+            frozen = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings)
+            yield Rule(kind, weight, name, frozen)
 
 
 def remarks(obj: Any) -> list[str]:
@@ -481,11 +743,20 @@ def remarks(obj: Any) -> list[str]:
     import keras
 
     said = []
-    for layer in obj._flatten_layers() if isinstance(obj, keras.layers.Layer) else []:
-        for option in TRAINING_ONLY:
-            if getattr(layer, option, None) is not None and not hasattr(layer, "cell"):
-                said.append(f"{layer.name}: {option} acts in training alone and is not carried over.")
+    parts = obj._flatten_layers(recursive=isinstance(obj, keras.Model)) if isinstance(obj, keras.layers.Layer) else []
+    for layer in parts:
+        for told in _all_rules(layer):
+            if isinstance(told, str):
+                said.append(f"{layer.name}: {told} acts in training alone and is not carried over.")
+        cell: Any = getattr(layer, "cell", None)
+        if getattr(cell, "implementation", 2) == 1 and cell.dropout and not cell.recurrent_dropout:
+            said.append(f"{layer.name}: implementation=1 draws a dropout mask a gate, and the port one for all gates.")
     return list(dict.fromkeys(said))
+
+
+def layout_of(native: Any, usual: Layout) -> Layout:
+    """Return the layout of one native: always the usual one."""
+    return usual
 
 
 def natives(obj: Any) -> dict[str, Any]:
@@ -493,18 +764,18 @@ def natives(obj: Any) -> dict[str, Any]:
     import keras
 
     if not isinstance(obj, keras.Model):
-        return {obj.name: obj}
+        return _parts(obj, {"input", "input_1"})
     graph = _Graph(obj)
     graph.network()
     return graph.natives
 
 
 def form(obj: Any) -> str:
-    """Say how an object is called: as a bare layer, as a model, or as a stack with its states side by side."""
+    """Say how an object is called: as a bare layer or cell, as a model, or as a stack with its states side by side."""
     import keras
 
     if not isinstance(obj, keras.Model):
-        return "layer"
+        return "cell" if _is_cell(obj) else "layer" if len(_parts(obj)) == 1 else "model"
     return "stack" if _state_kinds(obj) else "model"
 
 
@@ -524,9 +795,14 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     """
     import keras
 
-    if form == "layer":
+    batch = next((layer.spec.batch for layer in network.layers if isinstance(layer.spec, Input)), None)
+    if form in ("layer", "cell"):
         [layer] = network.weighted
-        native = make(layer.spec, layer.name, dtype)
+        assert isinstance(layer.spec, Recurrent) or form == "layer"
+        if isinstance(layer.spec, Recurrent) and form == "cell":
+            native = make_cell(layer.spec, layer.name, dtype, layer.rules)
+        else:
+            native = make(layer.spec, layer.name, dtype, layer.rules, batch)
         native.trainable = layer.trainable
         return native, {layer.name: native}
     made: dict[str, Any] = {}
@@ -539,29 +815,28 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             inputs.append(tensor)
             tensors[layer.name] = [tensor]
             continue
-        [reference] = layer.inputs
-        name, number = source_of(reference)
-        source = tensors[name][number]
+        source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
         if isinstance(layer.spec, Recurrent) and layer.spec.layers > 1:
-            made[layer.name], tensors[layer.name] = _stack(layer, source, dtype)
+            made[layer.name], tensors[layer.name] = _stack(layer, source, first, dtype, batch)
             continue
-        native = make(layer.spec, None if layer.distributed else layer.name, dtype)
+        native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch)
         if layer.distributed:
             native = keras.layers.TimeDistributed(native, name=layer.name, dtype=dtype)
         native.trainable = layer.trainable
         made[layer.name] = native
-        out = keras.tree.flatten(native(source))
-        tensors[layer.name] = out
+        tensors[layer.name] = keras.tree.flatten(native(source, **({"initial_state": first} if first else {})))
     outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
     structure: Any = outputs[0] if len(outputs) == 1 else outputs
-    if form == "stack" and len(outputs) > 1:
-        structure = _stacked(network.weighted[0].spec, outputs)
+    kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
+    front = sum("state_" not in kind for kind in kinds)
+    if form == "stack" and front < len(outputs):
+        structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
     return model, made
 
 
-def _stack(layer: Layer, source: Any, dtype: str) -> tuple[list[Any], list[Any]]:
-    """Chain the layers of a stack; return them, and what the stack gives."""
+def _stack(layer: Layer, source: Any, first: list[Any], dtype: str, batch: int | None) -> tuple[list[Any], list[Any]]:
+    """Chain the layers of a stack, from their first states if given; return them, and what the stack gives."""
     import keras
 
     spec = layer.spec
@@ -574,32 +849,37 @@ def _stack(layer: Layer, source: Any, dtype: str) -> tuple[list[Any], list[Any]]
         width = spec.features if number == 0 else spec.merged_directions * spec.state
         sequences = spec.return_sequences if last else True
         single = spec.replace(layers=1, features=width, dropout_between=0.0, return_sequences=sequences)
-        native = make(single, f"{layer.name}_{number}", dtype)
+        native = make(single, f"{layer.name}_{number}", dtype, layer.rules, batch)
         native.trainable = layer.trainable
         chain.append(native)
-        given = keras.tree.flatten(native(outputs[0]))
+        own = first[number * _state_count(single) :][: _state_count(single)]
+        given = keras.tree.flatten(native(outputs[0], **({"initial_state": own} if own else {})))
         front = 2 if spec.merge is None and spec.bidirectional else 1
         outputs, states = given[:front], states + given[front:]
         if spec.dropout_between and not last:
-            outputs = [keras.layers.Dropout(spec.dropout_between, name=f"{layer.name}_dropout_{number}")(outputs[0])]
+            outputs = [
+                keras.layers.Dropout(spec.dropout_between, name=f"{layer.name}_dropout_{number}", dtype=dtype)(
+                    outputs[0]
+                )
+            ]
     return chain, [*outputs, *states]
 
 
-def _stacked(spec: Spec, outputs: list[Any]) -> Any:
+def _stacked(spec: Spec, front: list[Any], last: list[Any], dtype: str) -> Any:
     """Return (output, (h_n, c_n)) or (output, h_n), the states of all layers and directions as (batch, which, size)."""
     import keras
 
     kinds = ("h", "c") if spec.cell == "lstm" else ("h",)
     states = []
     for place, kind in enumerate(kinds):
-        rows = [keras.layers.Reshape((1, -1))(state) for state in outputs[1:][place :: len(kinds)]]
+        rows = [keras.layers.Reshape((1, -1), dtype=dtype)(state) for state in last[place :: len(kinds)]]
         name = f"{kind}_n"
         states.append(
-            keras.layers.Concatenate(axis=1, name=name)(rows)
+            keras.layers.Concatenate(axis=1, name=name, dtype=dtype)(rows)
             if len(rows) > 1
-            else keras.layers.Identity(name=name)(rows[0])
+            else keras.layers.Identity(name=name, dtype=dtype)(rows[0])
         )
-    return (outputs[0], tuple(states) if len(states) > 1 else states[0])
+    return (front[0] if len(front) == 1 else tuple(front), tuple(states) if len(states) > 1 else states[0])
 
 
 def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
@@ -612,12 +892,23 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
     """
     import keras
 
+    return [np.array(keras.ops.convert_to_numpy(each)) for each in outputs(obj, inputs, states)]
+
+
+def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None) -> list[Any]:
+    """Return what ``call`` gives, as tensors of the backend."""
+    import keras
+
     for layer in obj._flatten_layers():
         if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None:
             layer.reset_state()
-    given = {"initial_state": list(states)} if states is not None else {}
-    made = obj(inputs[0] if len(inputs) == 1 else list(inputs), training=False, **given)
-    flat: list[np.ndarray] = [np.array(keras.ops.convert_to_numpy(each)) for each in keras.tree.flatten(made)]
+    if _is_cell(obj):
+        start = list(states) if states is not None else obj.get_initial_state(len(inputs[0]))
+        made = obj(inputs[0], start if isinstance(start, list) else [start], training=False)
+    else:
+        given = {"initial_state": list(states)} if states is not None else {}
+        made = obj(inputs[0] if len(inputs) == 1 else list(inputs), training=False, **given)
+    flat: list[Any] = keras.tree.flatten(made)
     kinds = _state_kinds(obj) if isinstance(obj, keras.Model) else []
     if not kinds:
         return flat
@@ -625,11 +916,27 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
     return flat[:split] + [state[:, place] for place in range(flat[-1].shape[1]) for state in flat[split:]]
 
 
+def gradients(
+    obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
+    """Return the loss and its gradients, without dropout."""
+    from gatewise_keras import training
+
+    return training.gradients(obj, inputs, targets)
+
+
+def train(obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
+    """Train a layer or model in place by Adam, without dropout; return the loss at each step."""
+    from gatewise_keras import training
+
+    return training.train(obj, batches, **settings)
+
+
 def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: a bare recurrent layer can, a model cannot."""
     import keras
 
-    return isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional)
+    return _is_cell(obj) or (isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and len(_parts(obj)) == 1)
 
 
 def dtype_of(obj: Any) -> str:
@@ -651,9 +958,19 @@ def open_file(path: str) -> Any:
     """Return the model in a ``.keras`` or ``.h5`` file, without running code that the file holds."""
     import keras
 
+    import gatewise_keras.cells  # noqa: F401  (registers our own cells, which the file may hold)
+
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def save_file(obj: Any, path: str) -> None:
-    """Write a model to a ``.keras`` file."""
+    """Write a model to a ``.keras`` file; a bare layer goes into a model of its own."""
+    import keras
+
+    if not isinstance(obj, keras.Model):
+        network = describe(obj)
+        own, there = natives(obj), assemble(network)
+        for name, native in there[1].items():
+            write(native, read(own[name]))
+        obj = there[0]
     obj.save(path)

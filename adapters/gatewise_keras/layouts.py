@@ -84,6 +84,28 @@ SIMPLE_RNN_CELL = Layout(
     source=f"{_RNN}/simple_rnn.py, SimpleRNNCell.build",
     verified="live",
 )
+
+# Cells of gatewise_keras.cells, used through keras.layers.RNN, for what Keras has none for. It stands behind Keras's
+# own, so that "keras" alone means those.
+_GENERAL = {**_ONE_BIAS, "projection_kernel": "projection: units state"}
+GENERAL_LSTM = Layout(
+    "keras:RNN(GeneralLSTMCell)",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole: (gate units)"}),
+    computes={"cell_clip": "*"},
+    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build",
+    verified="live",
+)
+GENERAL_LSTM_FULL = Layout(
+    "keras:RNN(GeneralLSTMCell)",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole_kernel: memory (gate units)"}),
+    computes={"cell_clip": "*"},
+    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build with peepholes='full'",
+    verified="live",
+)
 DENSE = Layout(
     "keras:Dense",
     cell="dense",
@@ -103,5 +125,8 @@ FRAMEWORK = Framework(
     "keras",
     "Keras 3",
     ("keras", "tensorflow"),
-    (LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
+    (
+        *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL),
+    ),
 )

@@ -1,24 +1,28 @@
-"""PyTorch: its layouts, the adapter that runs it, and recurrent layers that do what Keras's can.
+"""PyTorch: its layouts, the adapter that runs it, recurrent layers that do what Keras's can, and how Keras trains them.
 
-``LSTM``, ``GRU`` and ``RNN`` import torch when they are first asked for; nothing else here does.
+``LSTM``, ``GRU`` and ``RNN``, Keras's Adam ``KerasAdam``, its regularisers ``penalty`` and constraints ``constrain``
+import torch when they are first asked for; nothing else here does.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatewise_torch.modules import GRU, LSTM, RNN
+    from gatewise_torch.optim import KerasAdam
+    from gatewise_torch.regularisation import constrain, penalty
 
-__all__ = ["GRU", "LSTM", "RNN"]
+_HOMES = {"KerasAdam": "optim", "constrain": "regularisation", "penalty": "regularisation"}
+
+__all__ = ["GRU", "LSTM", "RNN", "KerasAdam", "constrain", "penalty"]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a layer, importing torch now."""
+    """Return a layer or what trains it, importing torch now."""
     if name in __all__:
-        from gatewise_torch import modules
-
-        return getattr(modules, name)
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'modules')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,14 @@ from gatewise.core.spec import ACTIVATIONS
 from gatewise.errors import SpecError, nearest
 
 Function = Callable[[Tensor], Tensor]
-aten: Any = torch.ops.aten
+Slope = Callable[[Tensor, Tensor], Tensor]
+
+_aten: Any = torch.ops.aten
+# Overloads are named, and F is used where it can: looking them up at every call is half the price of a small one.
+_hardtanh_backward = _aten.hardtanh_backward.default
+_threshold_backward = _aten.threshold_backward.default
+_elu_backward = _aten.elu_backward.default
+_leaky_relu_backward = _aten.leaky_relu_backward.default
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,14 @@ class Activation:
         in_place: The same, written over its argument, or None.
         slope: From a gradient and the *output* to the gradient of the input, element by element, or None where the
             output does not tell: then only the plain loop can train it.
+        across: Whether it acts across the units of a gate, so that gates must be kept apart.
     """
 
     name: str
     function: Function
     in_place: Callable[[Tensor], object] | None = None
-    slope: Callable[[Tensor, Tensor], Tensor] | None = None
+    slope: Slope | None = None
+    across: bool = False
 
     @property
     def known(self) -> bool:
@@ -46,11 +56,11 @@ class Activation:
         return self.name in NAMED
 
 
-def _bounded(scale: float, low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+def _bounded(scale: float, low: float, high: float) -> Slope:
     """Slope of a straight line between two bounds: ``scale`` where the output lies strictly between them."""
 
     def slope(grad: Tensor, y: Tensor) -> Tensor:
-        inside: Tensor = aten.hardtanh_backward(grad, y, low, high)
+        inside: Tensor = _hardtanh_backward(grad, y, low, high)
         return inside if scale == 1.0 else inside.mul_(scale)
 
     return slope
@@ -87,43 +97,49 @@ def _hard_sigmoid_02(x: Tensor) -> Tensor:
 def _table() -> dict[str, Activation]:
     listed = [
         Activation("linear", lambda x: x, lambda x: x, lambda g, y: g.clone()),
-        Activation("tanh", torch.tanh, torch.tanh_, aten.tanh_backward),
-        Activation("sigmoid", torch.sigmoid, torch.sigmoid_, aten.sigmoid_backward),
-        Activation("relu", torch.relu, torch.relu_, lambda g, y: aten.threshold_backward(g, y, 0)),
-        Activation("hard_sigmoid", F.hardsigmoid, aten.hardsigmoid_, _bounded(1 / 6, 0.0, 1.0)),
+        Activation("tanh", torch.tanh, torch.tanh_, _aten.tanh_backward.default),
+        Activation("sigmoid", torch.sigmoid, torch.sigmoid_, _aten.sigmoid_backward.default),
+        Activation("relu", torch.relu, torch.relu_, lambda g, y: _threshold_backward(g, y, 0)),
+        # Not F.hardsigmoid, which cannot be differentiated twice.
+        Activation(
+            "hard_sigmoid",
+            lambda x: F.relu6(x + 3.0) / 6.0,
+            partial(F.hardsigmoid, inplace=True),
+            _bounded(1 / 6, 0.0, 1.0),
+        ),
         Activation(
             "hard_sigmoid_02",
             _hard_sigmoid_02,
             lambda x: x.mul_(0.2).add_(0.5).clamp_(0.0, 1.0),
             _bounded(0.2, 0.0, 1.0),
         ),
-        Activation("relu6", F.relu6, lambda x: aten.hardtanh_(x, 0.0, 6.0), _bounded(1.0, 0.0, 6.0)),
-        Activation("elu", F.elu, aten.elu_, lambda g, y: aten.elu_backward(g, 1.0, 1.0, 1.0, True, y)),
+        Activation("relu6", F.relu6, partial(F.relu6, inplace=True), _bounded(1.0, 0.0, 6.0)),
+        Activation("elu", F.elu, partial(F.elu, inplace=True), lambda g, y: _elu_backward(g, 1.0, 1.0, 1.0, True, y)),
         Activation(
             "selu",
             F.selu,
             torch.selu_,
-            lambda g, y: aten.elu_backward(
+            lambda g, y: _elu_backward(
                 g, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0, True, y
             ),
         ),
-        Activation("celu", F.celu, torch.celu_, lambda g, y: aten.elu_backward(g, 1.0, 1.0, 1.0, True, y)),
-        Activation("gelu", F.gelu, aten.gelu_),
-        Activation("silu", F.silu, aten.silu_),
+        Activation("celu", F.celu, torch.celu_, lambda g, y: _elu_backward(g, 1.0, 1.0, 1.0, True, y)),
+        Activation("gelu", F.gelu, _aten.gelu_.default),
+        Activation("silu", F.silu, partial(F.silu, inplace=True)),
         Activation("softplus", _softplus, None, lambda g, y: -torch.expm1(-y) * g),
         Activation("softsign", F.softsign, None, lambda g, y: (1.0 - y.abs()).square_().mul_(g)),
-        Activation("softmax", lambda x: torch.softmax(x, -1)),
-        Activation("log_softmax", lambda x: torch.log_softmax(x, -1)),
+        Activation("softmax", lambda x: torch.softmax(x, -1), across=True),
+        Activation("log_softmax", lambda x: torch.log_softmax(x, -1), across=True),
         Activation("exponential", torch.exp, torch.exp_, torch.mul),
         Activation(
             "leaky_relu",
             lambda x: F.leaky_relu(x, 0.2),
-            lambda x: aten.leaky_relu_(x, 0.2),
-            lambda g, y: aten.leaky_relu_backward(g, y, 0.2, True),
+            lambda x: F.leaky_relu(x, 0.2, inplace=True),
+            lambda g, y: _leaky_relu_backward(g, y, 0.2, True),
         ),
-        Activation("mish", F.mish, aten.mish_),
-        Activation("hard_tanh", F.hardtanh, aten.hardtanh_, _bounded(1.0, -1.0, 1.0)),
-        Activation("hard_silu", F.hardswish, aten.hardswish_),
+        Activation("mish", F.mish, partial(F.mish, inplace=True)),
+        Activation("hard_tanh", F.hardtanh, partial(F.hardtanh, inplace=True), _bounded(1.0, -1.0, 1.0)),
+        Activation("hard_silu", F.hardswish, partial(F.hardswish, inplace=True)),
         Activation("log_sigmoid", F.logsigmoid, None, lambda g, y: -torch.expm1(y) * g),
         Activation("hard_shrink", F.hardshrink, None, lambda g, y: g * (y != 0)),
         Activation("soft_shrink", F.softshrink, None, lambda g, y: g * (y != 0)),
@@ -131,7 +147,7 @@ def _table() -> dict[str, Activation]:
         Activation("squareplus", _squareplus, None, lambda g, y: g * (y.square() / (y.square() + 1.0))),
         Activation("sparse_plus", _sparse_plus, None, lambda g, y: g * y.sqrt().clamp_(max=1.0)),
         Activation("sparse_sigmoid", lambda x: (x.clamp(-1.0, 1.0) + 1.0) / 2.0, None, _bounded(0.5, 0.0, 1.0)),
-        Activation("sparsemax", _sparsemax),
+        Activation("sparsemax", _sparsemax, across=True),
     ]
     return {activation.name: activation for activation in listed}
 

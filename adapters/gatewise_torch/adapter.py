@@ -6,6 +6,7 @@ torch is imported by each function when it is called.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,17 @@ import numpy as np
 
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Input, Layer, Network, Recurrent, Spec
+from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Dense, Embedding, Input, Layer, Network, Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
+from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
 
 if TYPE_CHECKING:
     import torch
 
 KINDS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+
+ADAMS = {"epsilon": "torch.optim.Adam", "epsilon-hat": "gatewise_torch.KerasAdam"}
+"""The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
 
 
 def claims(obj: object) -> bool:
@@ -33,17 +38,40 @@ def claims(obj: object) -> bool:
 
 def build(spec: Spec, layout: Layout) -> Any:
     """Return a module for one layer; recurrent ones are batch first."""
-    from torch import nn
-
     from gatewise_torch.model import make
 
     check_holds(layout, spec)
     name = layout.name.partition(":")[2]
     if name.endswith("Cell"):
         assert isinstance(spec, Recurrent)
-        more = {"nonlinearity": spec.activation} if name == "RNNCell" else {}
-        return getattr(nn, name)(spec.features, spec.units, bias=spec.bias, **more)
-    return make(spec)
+        return make_cell(spec)
+    return make(spec, general=name.startswith("general."))
+
+
+def make_cell(spec: Recurrent, dtype: torch.dtype | None = None) -> Any:
+    """Return ``nn.LSTMCell``, ``nn.GRUCell`` or ``nn.RNNCell``.
+
+    Raises:
+        UnsupportedModelError: It computes another function; the option is named.
+    """
+    from torch import nn
+
+    from gatewise_torch.model import fits_torch
+
+    name = {"lstm": "LSTMCell", "gru": "GRUCell", "rnn": "RNNCell"}[spec.cell]
+    if not fits_torch(spec):
+        options = spec.options()
+        usual = {"activation": ("tanh", "relu") if spec.cell == "rnn" else ("tanh",), "reset": ("after",)}
+        usual |= {"recurrent_activation": ("sigmoid",)}
+        for option, values in usual.items():
+            if options.get(option, values[0]) not in values:
+                raise UnsupportedModelError(
+                    f"A cell with {option}={options[option]!r} cannot become an nn.{name}.",
+                    f"nn.{name} computes {option}={' or '.join(values)} only.",
+                    "Put the cell into keras.layers.RNN: a layer goes to gatewise_torch, which computes it.",
+                )
+    more = {"nonlinearity": spec.activation} if name == "RNNCell" else {}
+    return getattr(nn, name)(spec.features, spec.units, bias=spec.bias, dtype=dtype, **more)
 
 
 def read(obj: Any) -> dict[str, np.ndarray]:
@@ -77,7 +105,7 @@ def run(obj: Any, inputs: np.ndarray) -> np.ndarray:
     import torch
 
     with evaluating(obj):
-        given = _tensor(obj, inputs)
+        given = tensor(obj, inputs)
         if isinstance(obj, torch.nn.RNNCellBase):
             state, outputs = None, []
             for step in given.unbind(1):
@@ -106,7 +134,8 @@ def evaluating(obj: Any) -> Iterator[None]:
             module.training = True
 
 
-def _tensor(obj: Any, array: np.ndarray) -> torch.Tensor:
+def tensor(obj: Any, array: np.ndarray) -> torch.Tensor:
+    """Return an array as a module takes it: where its weights lie, and of their type."""
     import torch
 
     first = next(iter(obj.parameters()), torch.zeros(()))
@@ -133,7 +162,15 @@ def describe(obj: Any) -> Network:
     general = type(obj).__module__ == "gatewise_torch.modules" and type(obj).__name__ in KINDS
     if type(obj) in (nn.LSTM, nn.GRU, nn.RNN) or general:
         spec = _spec_of(obj)
-        return _pair(Input((None, spec.features)), Layer(name, spec, ("input",), trainable))
+        kept = getattr(obj, "_kept", None)
+        batch = kept[0].shape[1] if spec.stateful and kept else None
+        return _pair(Input((None, spec.features), batch=batch), Layer(name, spec, ("input",), trainable))
+    if type(obj) in (nn.LSTMCell, nn.GRUCell, nn.RNNCell):
+        kind = KINDS[type(obj).__name__.removesuffix("Cell")]
+        options: dict[str, Any] = {"bias": obj.bias, "return_sequences": False}
+        options |= {"activation": obj.nonlinearity} if kind is RNN else {}
+        cell = kind(obj.input_size, obj.hidden_size, **options)
+        return _pair(Input((obj.input_size,)), Layer(name, cell, ("input",), trainable, step=True))
     if type(obj) is nn.Linear:
         dense = Dense(obj.in_features, obj.out_features, bias=obj.bias is not None)
         return _pair(Input((obj.in_features,)), Layer("dense", dense, ("input",), trainable))
@@ -151,8 +188,8 @@ def describe(obj: Any) -> Network:
 def _refusal(obj: Any, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"A {type(obj).__name__} is not supported: {why}.",
-        "Supported: nn.LSTM, nn.GRU, nn.RNN, nn.Linear, nn.Embedding, the layers of gatewise_torch, and models that "
-        "gatewise built.",
+        "Supported: nn.LSTM, nn.GRU, nn.RNN, their cells, nn.Linear, nn.Embedding, the layers of gatewise_torch, and "
+        "models that gatewise built.",
         "Port its layers one by one, and put them together on the other side.",
     )
 
@@ -190,12 +227,15 @@ def _spec_of(obj: Any) -> Recurrent:
         "activation recurrent_activation reset recurrent_dropout go_backwards merge return_sequences return_state "
         "stateful zero_output_for_mask peepholes cell_clip"
     ).split()
-    options |= {option: getattr(obj, option) for option in names if hasattr(obj, option)}
+    known = KINDS[name].__dataclass_fields__
+    options |= {option: getattr(obj, option) for option in names if option in known}
+    # A forget bias that is added at run time is a bias, also where none is stored.
+    options["bias"] = options["bias"] or bool(obj.forget_bias)
     for option in ("activation", "recurrent_activation"):
         if callable(options.get(option)):
             raise _refusal(obj, f"its {option} is a function, which has no name elsewhere")
-    if getattr(obj, "forget_bias", 0):
-        raise _refusal(obj, f"it adds forget_bias={obj.forget_bias} at run time; add it to the bias")
+        if options.get(option, "tanh") not in ACTIVATIONS:
+            raise _refusal(obj, f"its {option}={options[option]!r} has no name in Keras 3")
     return KINDS[name](obj.input_size, obj.hidden_size, **options, dropout=float(obj.input_dropout))
 
 
@@ -207,6 +247,19 @@ def natives(obj: Any) -> dict[str, Any]:
     return {network.layers[-1].name: obj}
 
 
+def layout_of(native: Any, usual: Layout) -> Layout:
+    """Return the layout of one native: the usual one, unless it is a general layer with one bias or a forget bias."""
+    single = getattr(native, "bias", True) == "single"
+    forget_bias = float(getattr(native, "forget_bias", 0.0))
+    if not single and not forget_bias:
+        return usual
+    general: dict[str, list[Layout]] = {}
+    for layout in (GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN):
+        general.setdefault(layout.cell, []).append(layout)
+    full = getattr(native, "peepholes", False) == "full"
+    return variant(general[usual.cell][full], single=single, forget_bias=forget_bias)
+
+
 def remarks(obj: Any) -> list[str]:
     """Return what a port leaves behind; nothing is hidden in a module."""
     return []
@@ -214,7 +267,9 @@ def remarks(obj: Any) -> list[str]:
 
 def form(obj: Any) -> str:
     """Say how an object is called: as a stack with its states side by side, or as a model."""
-    return "model" if hasattr(obj, "native") else "stack" if hasattr(obj, "num_layers") else "layer"
+    if hasattr(obj, "native"):
+        return "model"
+    return "stack" if hasattr(obj, "num_layers") else "cell" if hasattr(obj, "hidden_size") else "layer"
 
 
 def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -> tuple[Any, dict[str, Any]]:
@@ -227,9 +282,18 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     [*_, last] = network.layers
     options = last.spec.options()
     alone_will_do = last.spec.cell in ("dense", "embedding") and options.get("activation", "linear") == "linear"
+    alone_will_do = alone_will_do and not last.rules  # A model carries them.
+    if form == "cell":
+        assert isinstance(last.spec, Recurrent)
+        cell = make_cell(last.spec, kind).eval()
+        return cell, {last.name: cell}
     bare = form == "stack" or (form == "layer" and alone_will_do and not options.get("mask_zero"))
     if bare and len(network.weighted) == 1:
-        alone = make(last.spec, dtype=kind).eval()
+        # Alone, torch's own layer gives all it has: every output, both directions side by side, and the states.
+        usual = {"go_backwards": False, "return_sequences": True, "return_state": True}
+        whole = all(options.get(name, value) == value for name, value in usual.items())
+        whole = whole and not (options.get("bidirectional") and options["merge"] != "concat")
+        alone = make(last.spec, dtype=kind, general=not whole).eval()
         return alone, {last.name: alone}
     model = Model(network, dtype=kind).eval()
     return model, {
@@ -245,26 +309,56 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
         inputs: One array for each input, batch first.
         states: Initial states of the recurrent layer, (batch, size) each.
     """
+    with evaluating(obj):
+        given = [tensor(obj, array) for array in inputs]
+        start = None if states is None else [tensor(obj, array) for array in states]
+        return [np.array(each.cpu().numpy()) for each in outputs(obj, given, start)]
+
+
+def outputs(obj: Any, given: Sequence[torch.Tensor], start: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+    """Return what ``call`` gives, as tensors of the graph; gradients and dropout are as the caller has set them."""
     from gatewise_torch.model import gather, spread
 
-    with evaluating(obj):
-        given = [_tensor(obj, array) for array in inputs]
-        start = None if states is None else [_tensor(obj, array) for array in states]
-        if hasattr(obj, "reset_state"):
-            obj.reset_state()
-        if form(obj) != "stack":
-            made = obj(*given, **({"states": start} if start is not None else {}))
-            flat = made if isinstance(made, list) else [made]
-        else:
-            time_first = not obj.batch_first
-            source = given[0].transpose(0, 1) if time_first else given[0]
-            made = obj(source, None if start is None else gather(_spec_of(obj), start))
-            output, state = made if isinstance(made, tuple) and getattr(obj, "return_state", True) else (made, ())
-            flat = list(output) if isinstance(output, tuple) else [output]
-            if time_first and getattr(obj, "return_sequences", True):
-                flat = [each.transpose(0, 1) for each in flat]
-            flat += spread(state) if not isinstance(state, tuple) or state else []
-        return [np.array(each.cpu().numpy()) for each in flat]
+    if hasattr(obj, "reset_state"):
+        obj.reset_state()
+    if form(obj) == "cell":
+        pair = type(obj).__name__ == "LSTMCell"
+        new = obj(given[0], None if start is None else tuple(start) if pair else start[0])
+        return [new[0], *new] if pair else [new, new]
+    if form(obj) != "stack":
+        made = obj(*given, **({"states": start} if start is not None else {}))
+        return made if isinstance(made, list) else [made]
+    time_first = not obj.batch_first
+    source = given[0].transpose(0, 1) if time_first else given[0]
+    made = obj(source, None if start is None else gather(_spec_of(obj), start))
+    output, state = made if isinstance(made, tuple) and getattr(obj, "return_state", True) else (made, ())
+    flat = list(output) if isinstance(output, tuple) else [output]
+    if time_first and getattr(obj, "return_sequences", True):
+        flat = [each.transpose(0, 1) for each in flat]
+    return flat + (spread(state) if not isinstance(state, tuple) or state else [])
+
+
+def gradients(
+    obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
+    """Return the loss and its gradients, without dropout."""
+    from gatewise_torch import training
+
+    return training.gradients(obj, inputs, targets)
+
+
+def train(obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
+    """Train a module in place by Adam, without dropout; return the loss at each step."""
+    from gatewise_torch import training
+
+    return training.train(obj, batches, **settings)
+
+
+def twin(obj: Any, dtype: str) -> Any:
+    """Return a copy of a module, in a type of numbers."""
+    import torch
+
+    return copy.deepcopy(obj).to(getattr(torch, dtype))
 
 
 def takes_states(obj: Any) -> bool:

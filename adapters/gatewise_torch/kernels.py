@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatewise_torch import fast
 from gatewise_torch.loops import Cell, Run, States, Weights, plain
 
 Kernel = Callable[..., Any]
@@ -47,10 +48,27 @@ def run(
     Returns:
         The outputs (T, B, S), by the time of the input, and the last state.
     """
-    plainly = run.mask is None and run.recurrent_dropout is None
-    if kernel is not None and plainly and (run.input_dropout is None or len(run.input_dropout) == 1):
+    plainly = run.recurrent_dropout is None and (run.input_dropout is None or len(run.input_dropout) == 1)
+    if kernel is not None and plainly and run.mask is None:
         return _run_kernel(kernel, cell, x, state, w, run, training)
+    if _transformed():
+        return plain(cell, x, state, w, run)
+    wanted = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *state, *w))
+    if plainly and not wanted and fast.can_infer(cell, w, run):
+        return fast.infer(cell, x, state, w, run)
+    if plainly and wanted and fast.can_train(cell, w, run):
+        return fast.train(cell, x, state, w, run)
     return plain(cell, x, state, w, run)
+
+
+def _transformed() -> bool:
+    """Say whether something looks at single operations, or changes them: then only the plain loop will do."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def _run_kernel(

@@ -3,6 +3,9 @@
 Nothing here imports torch: counts, explanations and mappings work where it is not installed.
 """
 
+import dataclasses
+import functools
+
 from gatewise.core.layout import Framework, Layout
 
 _RNN = "pytorch/pytorch torch/nn/modules/rnn.py"
@@ -75,6 +78,67 @@ EMBEDDING = Layout(
     verified="live",
 )
 
+
+# The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. They stand
+# behind torch.nn's own, so that "torch" alone means those.
+_GENERAL = "gatewise gatewise_torch/modules.py"
+_LSTM_TENSORS = {**_SEQUENCE, "weight_hr_l{layer}{direction}": "projection: state units"}
+
+GENERAL_LSTM = Layout(
+    "torch:general.LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole: (gate units)"},
+    computes={"cell_clip": "*"},
+    source=f"{_GENERAL}, class LSTM",
+    verified="live",
+)
+GENERAL_LSTM_FULL = Layout(
+    "torch:general.LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole_kernel: (gate units) memory"},
+    computes={"cell_clip": "*"},
+    source=f"{_GENERAL}, class LSTM with peepholes='full'",
+    verified="live",
+)
+GENERAL_GRU = Layout(
+    "torch:general.GRU",
+    cell="gru",
+    gates="rzn",
+    tensors=_SEQUENCE,
+    source=f"{_GENERAL}, class GRU",
+    verified="live",
+)
+GENERAL_RNN = Layout(
+    "torch:general.RNN",
+    cell="rnn",
+    gates="h",
+    tensors=_SEQUENCE,
+    source=f"{_GENERAL}, class RNN",
+    verified="live",
+)
+
+
+@functools.cache
+def variant(layout: Layout, *, single: bool, forget_bias: float) -> Layout:
+    """Return the layout of a general layer that has one bias only, or adds a forget bias at run time.
+
+    >>> list(variant(GENERAL_RNN, single=True, forget_bias=0.0).tensors)[-1]
+    'bias_ih_l{layer}{direction}'
+    """
+    tensors = {name: pattern for name, pattern in layout.tensors.items() if not (single and name.startswith("bias_hh"))}
+    adds = {"f": forget_bias} if forget_bias else {}
+    said = [word for word, there in (("bias='single'", single), (f"forget_bias={forget_bias:g}", adds)) if there]
+    return dataclasses.replace(layout, name=f"{layout.name}({', '.join(said)})", tensors=tensors, adds=adds)
+
+
 FRAMEWORK = Framework(
-    "torch", "PyTorch", ("torch",), (LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL)
+    "torch",
+    "PyTorch",
+    ("torch",),
+    (
+        *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN),
+    ),
 )

@@ -47,8 +47,14 @@ def fits_torch(spec: Recurrent, *, masked: bool = False) -> bool:
     )
 
 
-def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
+def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, general: bool = False) -> nn.Module:
     """Return the torch module for one layer: ``nn.LSTM`` and the like where they can compute it, else the general one.
+
+    Args:
+        spec: The layer.
+        masked: Whether a mask reaches it, which torch's own layers do not take.
+        dtype: Type of the weights.
+        general: Whether it is the general one, whatever torch can compute.
 
     >>> from gatewise.core.spec import LSTM
     >>> type(make(LSTM(3, 5))), type(make(LSTM(3, 5, activation="relu")))
@@ -66,19 +72,21 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None) 
         }
         if options.get("projection") is not None:
             common["proj_size"] = options["projection"]
-        if fits_torch(spec, masked=masked):
+        if fits_torch(spec, masked=masked) and not general:
             if spec.cell == "rnn":
                 common["nonlinearity"] = spec.activation
             return cast(nn.Module, FUSED[spec.cell](spec.features, spec.units, **common))
         from gatewise_torch import modules
 
-        general: Any = getattr(modules, spec.cell.upper())
+        kind: Any = getattr(modules, spec.cell.upper())
         names = (
             "activation recurrent_activation reset recurrent_dropout go_backwards merge return_sequences stateful "
             "zero_output_for_mask peepholes cell_clip"
         ).split()
+        # Within a model the states are asked for, and it leaves them out.
+        names += ["return_state"] if general else []
         more = {name: options[name] for name in names if name in options}
-        made: nn.Module = general(spec.features, spec.units, **common, **more, input_dropout=spec.dropout)
+        made: nn.Module = kind(spec.features, spec.units, **common, **more, input_dropout=spec.dropout)
         return made
     if isinstance(spec, Dense):
         return nn.Linear(spec.features, spec.units, bias=spec.bias, dtype=dtype)
@@ -112,7 +120,7 @@ def masked_layers(network: Network) -> set[str]:
     carries: dict[str, bool] = {}
     reached = set()
     for layer in network.layers:
-        above = any(carries[source_of(reference)[0]] for reference in layer.inputs)
+        above = any(carries[source_of(reference)[0]] for reference in layer.inputs[:1])
         if above:
             reached.add(layer.name)
         starts = isinstance(layer.spec, Masking) or (isinstance(layer.spec, Embedding) and layer.spec.mask_zero)
@@ -180,10 +188,10 @@ class Model(nn.Module):
             if isinstance(layer.spec, Input):
                 values[layer.name], masks[layer.name] = [waiting.pop(0)], None
                 continue
-            name, number = source_of(layer.inputs[0])
-            value, mask = values[name][number], masks[name]
+            value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
+            mask = masks[source_of(layer.inputs[0])[0]]
             run = self._run_each if layer.distributed else self._run
-            values[layer.name], masks[layer.name] = run(layer, value, mask, states)
+            values[layer.name], masks[layer.name] = run(layer, value, mask, first or states)
         results = [values[name][number] for name, number in map(source_of, self.network.results)]
         return results[0] if len(results) == 1 else results
 

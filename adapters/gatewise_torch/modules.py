@@ -56,6 +56,9 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+_NOTHING = contextlib.nullcontext()
+
+
 class Options(TypedDict, total=False):
     """Options of all three layers that ``torch.nn`` does not have; given by keyword."""
 
@@ -296,7 +299,7 @@ class Recurrent(nn.Module):
             # Cast once, here. The loops write in place, where an operation that autocast recasts would not fit.
             x = x.to(torch.get_autocast_dtype(x.device.type))
             first = tuple(part.to(x.dtype) for part in first)
-        with torch.autocast(x.device.type, enabled=False) if casts else contextlib.nullcontext():
+        with torch.autocast(x.device.type, enabled=False) if casts else _NOTHING:
             outputs, last = self._run_layers(x, first, valid, lengths if packed is not None else None)
 
         result: list[Any] = outputs
@@ -393,6 +396,8 @@ class Recurrent(nn.Module):
             x = halves[0]
             if self.dropout and self.training and not top:
                 x = halves[0] = F.dropout(x, self.dropout)
+        if len(last) == 1:
+            return halves, tuple(part.unsqueeze(0) for part in last[0])
         return halves, tuple(torch.stack(part) for part in zip(*last, strict=True))
 
     def _weights(self, index: int, dtype: torch.dtype) -> Weights:
@@ -414,7 +419,7 @@ class Recurrent(nn.Module):
 
     def _draw_dropout(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Draw the masks of one pass: for the input, and for the state; the same at every step."""
-        if not self.training:
+        if not (self.training and (self.input_dropout or self.recurrent_dropout)):
             return None, None
         # Keras draws one mask a gate for the state, and then for the input as well; else one for all gates.
         each = self.dropout_masks == "gate" or (self.dropout_masks is None and self.recurrent_dropout > 0)
@@ -437,32 +442,37 @@ class Recurrent(nn.Module):
         return ShapeError(met, f"{type(self).__name__}({self.extra_repr()}): {expected}", hint)
 
     def _check_input(self, x: Any, name: str) -> Tensor:
+        if isinstance(x, Tensor) and x.ndim in (2, 3) and x.shape[-1] == self.input_size:
+            weight = self._weight(self._names[0][0])
+            steps = x.shape[1 if self.batch_first and x.ndim == 3 else 0]
+            if steps and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)):
+                return x
+            if steps:
+                raise self._misfit(
+                    f"{name} is {x.dtype}, the weights are {weight.dtype}.",
+                    "input and weights have one type.",
+                    f"Cast either: input.to({weight.dtype}) or layer.to({x.dtype}).",
+                )
         axes = "(batch, time, features)" if self.batch_first else "(time, batch, features)"
-        expected = f"{name} is {axes} or (time, features), with {self.input_size} features."
+        expected = f"{name} is {axes} or (time, features), with {self.input_size} features and at least one step."
         if not isinstance(x, Tensor):
             raise self._misfit(f"{name} is a {type(x).__name__}.", expected, "Give a tensor or a PackedSequence.")
-        met = f"{name} has shape {tuple(x.shape)}."
         if x.ndim not in (2, 3):
-            raise self._misfit(met, expected, f"It has {x.ndim} axes: add or drop one.")
-        if x.shape[-1] != self.input_size:
-            hint = "Are the axes in another order?" if self.input_size in x.shape else "Was the layer built for others?"
-            met += f" Its last axis is not input_size={self.input_size}."
-            raise self._misfit(met, expected, hint)
-        if x.shape[1 if self.batch_first and x.ndim == 3 else 0] == 0:
-            raise self._misfit(met, f"{expected[:-1]} and at least one step.", "There is no step in it: leave it out.")
-        weight = self._weight(self._names[0][0])
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise self._misfit(
-                f"{name} is {x.dtype}, the weights are {weight.dtype}.",
-                "input and weights have one type.",
-                f"Cast either: input.to({weight.dtype}) or layer.to({x.dtype}).",
-            )
-        return x
+            hint = f"It has {x.ndim} axes: add or drop one."
+        elif x.shape[-1] == self.input_size:
+            hint = "There is no step in it: leave it out."
+        elif self.input_size in x.shape:
+            hint = f"The last axis is not input_size={self.input_size}: are the axes in another order?"
+        else:
+            hint = f"The last axis is not input_size={self.input_size}: was the layer built for other inputs?"
+        raise self._misfit(f"{name} has shape {tuple(x.shape)}.", expected, hint)
 
     def _first_states(self, hx: Any, x: Tensor, batched: bool) -> States:
         """Return the first states, each (L*D, B, size): those given, those kept, or zeros."""
         stacked, batch = self.num_layers * self.directions, x.shape[1]
-        sizes = {"h": self.proj_size or self.hidden_size} | ({"c": self.hidden_size} if self.cell == "lstm" else {})
+        sizes = {"h": self.proj_size or self.hidden_size}
+        if self.cell == "lstm":
+            sizes["c"] = self.hidden_size
         if hx is None and self._kept is not None:
             if self._kept[0].shape[1] != batch:
                 raise self._misfit(

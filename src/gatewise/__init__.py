@@ -145,7 +145,7 @@ def explain(spec: Spec | Network, first: str, second: str) -> Explanation:
 
 def diagnose(
     claimed: int,
-    spec: Spec,
+    spec: Spec | Network,
     framework: str,
     *,
     head: Dense | int | None = None,
@@ -157,7 +157,7 @@ def diagnose(
 
     Args:
         claimed: The number that someone has.
-        spec: The layer it was claimed for.
+        spec: The layer it was claimed for, or a network of it and a dense layer on top.
         framework: Where the layer is stored.
         head: A dense layer on top that the number includes, or how many outputs it has.
         timesteps: Length of the sequence, where it may have been multiplied in.
@@ -177,10 +177,11 @@ def diagnose(
     from gatewise import registry
     from gatewise.core import diagnose as diagnosing
 
+    layer, head = diagnosing.layer_and_head(spec, head)
     return diagnosing.diagnose(
         claimed,
-        spec,
-        registry.layout(framework, spec),
+        layer,
+        registry.layout(framework, layer),
         head=head,
         timesteps=timesteps,
         batch=batch,

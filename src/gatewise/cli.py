@@ -45,6 +45,19 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]
         return known[str(value).lower()]
 
 
+class _OfNumber(click.Command):
+    """A command whose first argument is a number of parameters: ``-5`` there is one too, and not an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0][1:].replace(",", "").replace("_", "").isdecimal():
+            raise SpecError(
+                f"{self.params[0].name}={args[0]} is out of range.",
+                "A count of parameters is a whole number from 1.",
+                "Give the number of parameters that you have, such as 120.",
+            )
+        return super().parse_args(ctx, args)
+
+
 _SPEC_OPTIONS = [
     click.option("--cell", type=_Kind(), help="The kind of layer; LSTM unless said."),
     click.option("--features", "-x", type=SIZE, help="Size of the input."),
@@ -76,15 +89,31 @@ def _options(options: list[Callable[[F], F]]) -> Callable[[F], F]:
 
 
 _spec_options = _options(_SPEC_OPTIONS)
+
+
+def _context_size(_: click.Context, param: click.Parameter, value: Any) -> Any:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise SpecError(
+            f"{param.name}={value!r} is not a whole number from 1.",
+            f"{param.name} changes no count; the answer says so.",
+            "Give a whole number, or leave it out.",
+        )
+    return value
+
+
 _format = click.option(
     "--format", "-f", "format", type=click.Choice(_FORMATS), default="plain", help="How to write the table."
 )
 _context = _options(
     [
         click.option(
-            "--timesteps", "-t", type=SIZE, help="Length of the sequence; it changes no count, and the answer says so."
+            "--timesteps",
+            "-t",
+            type=SIZE,
+            callback=_context_size,
+            help="Length of the sequence; it changes no count, and the answer says so.",
         ),
-        click.option("--batch", "-b", type=SIZE, help="Batch size; likewise."),
+        click.option("--batch", "-b", type=SIZE, callback=_context_size, help="Batch size; likewise."),
     ]
 )
 
@@ -115,6 +144,11 @@ class _Group(click.Group):
         except GatewiseError as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(1 if isinstance(error, ImpossiblePlanError) else 2)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        # The docstrings are raw, so that click's mark for lines to be left alone, \b, stands there as two letters.
+        cmd.help = cmd.help.replace("\\b", "\b") if cmd.help else cmd.help
+        super().add_command(cmd, name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
@@ -177,7 +211,7 @@ def _growth(frameworks: tuple[str, ...], vary: str, format: str, options: dict[s
         options[name] = 1  # The size that varies need not be given a value as well.
     spec = _spec(options)
     growth = teach.vary(spec, vary, {each: partial(registry.layout, each) for each in frameworks})
-    return render(growing(growth, spec), format)
+    return render(growing(growth), format)
 
 
 def _equations(notation: str, frameworks: list[str], format: str, options: dict[str, Any]) -> str:
@@ -245,7 +279,7 @@ def explain(
     click.echo(render(explaining(spec, explained(spec, first, second), timesteps=timesteps, batch=batch), format))
 
 
-@main.command()
+@main.command(cls=_OfNumber)
 @click.argument("claimed", type=SIZE)
 @click.argument("framework")
 @_spec_options
@@ -283,11 +317,11 @@ def diagnose(
         name, _, value = text.partition("=")
         old[name.strip()] = SIZE.convert(value.strip(), None, None)
     found = diagnosed(claimed, spec, framework, head=head, timesteps=timesteps, batch=batch, stale=old)
-    click.echo(render(diagnosing(found, spec), format))
+    click.echo(render(diagnosing(found, spec, data=format in ("csv", "json")), format))
     sys.exit(0 if found or found.right else 1)
 
 
-@main.command()
+@main.command(cls=_OfNumber)
 @click.argument("total", type=SIZE)
 @click.option("--framework", default="keras", show_default=True, help="Where the layers are stored.")
 @click.option(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewise import checkpoints
-from gatewise.core.layout import CANONICAL
+from gatewise.core.layout import CANONICAL, Layout
 from gatewise.core.plan import Plan, Step, Verdict, plan
+from gatewise.core.shapes import shapes
 from gatewise.core.spec import Embedding, Input, Layer, Network, Spec
 from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
-from gatewise.registry import ModelAdapter, adapter, layout, model_adapter, owner
+from gatewise.registry import ModelAdapter, adapter, layout, live_layout, model_adapter, owner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,36 +54,52 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
         raise GatewiseError(
             f"second_bias={second_bias!r} is unknown.", "Known: 'frozen', 'trainable'.", "Use one of these."
         )
-    network = side.describe(obj)
+    network, form = side.describe(obj), side.form(obj)
+    shapes(network)
     target = model_adapter(to)
-    plans = plan_network(network, name, to)
-    dtype = dtype or side.dtype_of(obj)
     natives = side.natives(obj)
+    plans = plan_network(network, own_layouts(name, network, form, natives), to, form)
+    dtype = dtype or side.dtype_of(obj)
     moved: dict[str, dict[str, np.ndarray]] = {}
     for layer in network.weighted:
         arrays = side.read(natives[layer.name])
         check_finite(layer, arrays)
         moved[layer.name] = plans[layer.name].apply(arrays)
-    result, made = target.assemble(network, dtype=dtype, form=side.form(obj))
+    result, made = target.assemble(network, dtype=dtype, form=form)
     frozen = {}
     for layer in network.weighted:
         target.write(made[layer.name], moved[layer.name])
-        tensors = _frozen(layer, plans[layer.name], second_bias)
+        tensors = _frozen(layer, plans[layer.name], second_bias, side.frozen(natives[layer.name]))
         if tensors:
             target.freeze(made[layer.name], tensors)
             frozen[layer.name] = tensors
     return Port(name, to, network, result, plans, frozen, (*side.remarks(obj), *_remarks(plans, frozen)))
 
 
-def plan_network(network: Network, source: str, target: str) -> dict[str, Plan]:
+def own_layouts(name: str, network: Network, form: str, natives: dict[str, Any] | None = None) -> dict[str, Layout]:
+    """Return layer → the layout in which a live object holds it; of one that ``assemble`` makes, without natives."""
+    usual = {layer.name: live_layout(name, layer.spec, form) for layer in network.weighted}
+    if natives is None:
+        return usual
+    side = model_adapter(name)
+    return {layer: side.layout_of(natives[layer], there) for layer, there in usual.items()}
+
+
+def plan_network(network: Network, source: dict[str, Layout], target: str, form: str) -> dict[str, Plan]:
     """Return the plan of each layer that has weights.
+
+    Args:
+        network: The layers.
+        source: Layer → the layout that it comes in.
+        target: The framework that it goes to.
+        form: How the object is called.
 
     Raises:
         ImpossiblePlanError: A layer cannot go; it is named.
     """
     plans = {}
     for layer in network.weighted:
-        made = plan(layer.spec, layout(source, layer.spec), layout(target, layer.spec))
+        made = plan(layer.spec, source[layer.name], live_layout(target, layer.spec, form))
         if made.verdict is Verdict.IMPOSSIBLE and not made.unless:
             raise ImpossiblePlanError(
                 f"Layer {layer.name!r} cannot go from {made.source} to {made.target}.", made.reason, made.way_out
@@ -108,13 +126,18 @@ def _is_filled(tensor: str, steps: tuple[Step, ...]) -> bool:
     return all(not step.sources for step in steps if step.target and step.target.tensor == tensor)
 
 
-def _frozen(layer: Layer, made: Plan, second_bias: str) -> tuple[str, ...]:
-    """Return which tensors of the target training should leave alone."""
+def _frozen(layer: Layer, made: Plan, second_bias: str, fixed: Set[str] = frozenset()) -> tuple[str, ...]:
+    """Return which tensors of the target training should leave alone; ``fixed`` are those of the source."""
     if not layer.trainable:
         return tuple(made.target_shapes)
-    if second_bias == "trainable":
-        return ()
-    return tuple(name for name in made.target_shapes if _is_filled(name, made.steps))
+    frozen = []
+    for name in made.target_shapes:
+        read = {
+            block.tensor for step in made.steps if step.target and step.target.tensor == name for block in step.sources
+        }
+        if (read and read <= fixed) or (second_bias == "frozen" and not read):
+            frozen.append(name)
+    return tuple(frozen)
 
 
 def _remarks(plans: dict[str, Plan], frozen: dict[str, tuple[str, ...]]) -> list[str]:
@@ -141,8 +164,10 @@ def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "k
         side = adapter(there.framework)
         return side.write(side.build(spec, there), weights)
     target = model_adapter(framework)
-    layouts = {layer.name: layout(framework, layer.spec) for layer in spec.weighted}
-    result, natives = target.assemble(with_input(spec))
+    network = with_input(spec)
+    shapes(network)
+    layouts = own_layouts(framework, spec, "model")
+    result, natives = target.assemble(network)
     for number, layer in enumerate(spec.weighted):
         # Each layer draws from a seed of its own, so that one layer more leaves the others as they were.
         weights = draw(layer.spec, seed + number, initial)
@@ -184,14 +209,17 @@ def save(obj: Any, path: str | Path) -> None:
         raise FileError(
             f"{path.name} has no suffix that is known here.", "Known: .safetensors, .keras.", "Choose one of these."
         )
-    network, natives = side.describe(obj), side.natives(obj)
+    network, natives, form = side.describe(obj), side.natives(obj), side.form(obj)
+    # What a layer's own options make of its layout is not in the file: it goes there in the usual one.
+    plans = plan_network(network, own_layouts(name, network, form, natives), name, form)
     arrays, frozen = {}, []
     for layer in network.weighted:
-        fixed = side.frozen(natives[layer.name])
-        for tensor, array in side.read(natives[layer.name]).items():
+        made = plans[layer.name]
+        fixed = side.frozen(natives[layer.name]) | set(_frozen(layer, made, "frozen"))
+        for tensor, array in made.apply(side.read(natives[layer.name])).items():
             arrays[f"{layer.name}.{tensor}"] = array
             frozen += [f"{layer.name}.{tensor}"] * (tensor in fixed)
-    about = {"framework": name, "form": side.form(obj), "frozen": frozen, "network": network.to_dict()}
+    about = {"framework": name, "form": form, "frozen": frozen, "network": network.to_dict()}
     checkpoints.save(path, arrays, {METADATA: json.dumps(about)})
 
 
@@ -201,6 +229,36 @@ def load(path: str | Path, to: str | None = None) -> Any:
     if path.suffix in (".keras", ".h5"):
         made = open_keras(path)
         return made if to in (None, "keras") else port(made, to).result
+    kept = _description(path)
+    target_name = to or kept.framework
+    target = model_adapter(target_name)
+    own = own_layouts(kept.framework, kept.network, kept.form)
+    plans = plan_network(kept.network, own, target_name, kept.form)
+    arrays = checkpoints.load(path)
+    _check_complete(path, plans, arrays)
+    result, made = target.assemble(kept.network, dtype=_dtype(arrays), form=kept.form)
+    second_bias = "trainable" if target_name == kept.framework else "frozen"
+    for layer in kept.network.weighted:
+        done = plans[layer.name]
+        target.write(
+            made[layer.name], done.apply({name: arrays[f"{layer.name}.{name}"] for name in done.source_shapes})
+        )
+        fixed = {name for name in done.source_shapes if f"{layer.name}.{name}" in kept.frozen}
+        target.freeze(made[layer.name], _frozen(layer, done, second_bias, fixed))
+    return result
+
+
+class _Description(NamedTuple):
+    """What a file says of the model in it."""
+
+    network: Network
+    framework: str
+    form: str
+    frozen: frozenset[str]
+
+
+def _description(path: Path) -> _Description:
+    """Read what a file says of the model in it, and check that there can be such a model."""
     about = checkpoints.metadata(path).get(METADATA)
     if about is None:
         raise FileError(
@@ -210,33 +268,35 @@ def load(path: str | Path, to: str | None = None) -> Any:
         )
     try:
         said = json.loads(about)
-        network, source, form, frozen = (
-            Network.from_dict(said["network"]),
-            said["framework"],
-            said["form"],
-            set(said["frozen"]),
+        kept = _Description(
+            Network.from_dict(said["network"]), str(said["framework"]), str(said["form"]), frozenset(said["frozen"])
         )
-    except (ValueError, KeyError, TypeError) as error:
+        shapes(kept.network)
+        own_layouts(kept.framework, kept.network, kept.form)
+        if not kept.network.layers:
+            raise ValueError("no layers")
+    except (ValueError, KeyError, TypeError, GatewiseError) as error:
+        text = error.met if isinstance(error, GatewiseError) else repr(error)
         raise FileError(
-            f"{path.name}: its description cannot be read: {error!r}.",
+            f"{path.name}: its description cannot be read: {text}",
             "Expected what gatewise.save wrote.",
             "Save it again.",
         ) from None
-    target_name = to or source
-    target = model_adapter(target_name)
-    plans = plan_network(network, source, target_name)
-    arrays = checkpoints.load(path)
-    result, made = target.assemble(network, dtype=_dtype(arrays), form=form)
-    for layer in network.weighted:
-        own = {
-            name.removeprefix(f"{layer.name}."): array
-            for name, array in arrays.items()
-            if name.startswith(f"{layer.name}.")
-        }
-        target.write(made[layer.name], plans[layer.name].apply(own))
-        fixed = tuple(name for name in own if f"{layer.name}.{name}" in frozen) if target_name == source else ()
-        target.freeze(made[layer.name], fixed)
-    return result
+    return kept
+
+
+def _check_complete(path: Path, plans: dict[str, Plan], arrays: dict[str, np.ndarray]) -> None:
+    """Raise ``FileError`` where the arrays of a file are not those of the model in it."""
+    wanted = {f"{layer}.{name}": shape for layer, made in plans.items() for name, shape in made.source_shapes.items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            met, expected = (str(each.get(name, "not there")) for each in (found, wanted))
+            raise FileError(
+                f"{path.name}: {name!r} is {met}, and by the description {expected}.",
+                "Expected what gatewise.save wrote.",
+                "Save it again, or check that it is whole.",
+            )
 
 
 def _dtype(arrays: dict[str, np.ndarray]) -> str:

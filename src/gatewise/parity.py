@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from gatewise.core.layout import CANONICAL, GATES
 from gatewise.core.plan import plan
 from gatewise.core.spec import Embedding, Input, Layer, Network, Recurrent, Spec, outputs_of, source_of
 from gatewise.errors import SpecError
-from gatewise.registry import ModelAdapter, layout, owner
+from gatewise.live import own_layouts, plan_network
+from gatewise.registry import ModelAdapter, owner
+
+if TYPE_CHECKING:
+    from gatewise.diagnosis import Found
 
 FLOOR = 1e-5
 """Smallest tolerance of a float32 comparison, relative to the largest output (at least 1)."""
@@ -39,6 +43,9 @@ SEEN = 100
 
 LENGTHS = (7, 4)
 BATCHES = (3, 1)
+
+STRONGER = ((32, 9, 1.0), (8, 7, 4.0), (8, 7, 16.0))
+"""Batch, length and scale of the inputs that are fed, too, where a planted mistake did not show."""
 
 
 class OutputParity(NamedTuple):
@@ -105,7 +112,7 @@ class Parity:
         trials: What was fed, a text each.
         planted: The mistakes that were planted.
         advice: What to do where it did not pass, and what was not tried.
-        diagnosis: What would bring the two together, where they differ.
+        diagnosis: The mistakes that keep the two apart, where they differ and it is known why.
     """
 
     verdict: str
@@ -117,7 +124,7 @@ class Parity:
     trials: tuple[str, ...]
     planted: tuple[Planted, ...]
     advice: tuple[str, ...]
-    diagnosis: tuple[str, ...] = ()
+    diagnosis: tuple[Found, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -141,39 +148,70 @@ class Side(NamedTuple):
 
     def twin(self, dtype: str) -> Side:
         """Return a copy that shares nothing, in a type of numbers."""
-        return self._copy(self.network, dtype)
+        # Built anew from its description, a module that runs something else than it says would be mended.
+        if hasattr(self.adapter, "twin"):
+            return self._replace(obj=self.adapter.twin(self.obj, dtype))
+        return self.rebuilt(self.network, dtype)
 
     def freed(self, dtype: str) -> Side:
-        """Return a copy, in a type of numbers, that takes any length and any batch."""
-        layers = [dataclasses.replace(layer, spec=_free(layer.spec)) for layer in self.network.layers]
-        return self._copy(Network(tuple(layers), self.network.outputs), dtype)
+        """Return a copy, in a type of numbers, that takes any length and, where it keeps no states, any batch."""
+        return self.rebuilt(_free(self.network), dtype)
 
-    def _copy(self, network: Network, dtype: str) -> Side:
-        adapter, natives = self.adapter, self.adapter.natives(self.obj)
-        made, own = adapter.assemble(network, dtype=dtype, form=adapter.form(self.obj))
+    def rebuilt(self, network: Network, dtype: str) -> Side:
+        """Return what a network describes, with these weights."""
+        adapter, natives, form = self.adapter, self.adapter.natives(self.obj), self.adapter.form(self.obj)
+        made, own = adapter.assemble(network, dtype=dtype, form=form)
+        plans = plan_network(network, own_layouts(self.framework, network, form, natives), self.framework, form)
         for layer in network.weighted:
-            adapter.write(own[layer.name], adapter.read(natives[layer.name]))
-        return self._replace(obj=made)
+            adapter.write(own[layer.name], plans[layer.name].apply(adapter.read(natives[layer.name])))
+        return self._replace(obj=made, network=network)
 
     def run(self, trial: Trial) -> list[np.ndarray]:
         """Return all outputs of a trial."""
         return self.adapter.call(self.obj, trial.inputs, trial.states)
 
-    def run_all(self, trials: Sequence[Trial], dtype: str) -> list[list[np.ndarray]]:
-        """Return all outputs of some trials; those for a free copy are run by one."""
-        free = self.freed(dtype) if any(trial.free for trial in trials) else self
-        return [(free if trial.free else self).run(trial) for trial in trials]
+    def dtype(self) -> str:
+        """Return the type of its numbers."""
+        return self.adapter.dtype_of(self.obj)
+
+    def doubles(self) -> bool:
+        """Say whether float64 is computed in float64."""
+        return bool(self.adapter.computes_in_double())
 
     def takes_states(self) -> bool:
         """Say whether initial states can be given."""
         return self.adapter.takes_states(self.obj)
 
 
-def _free(spec: Spec) -> Spec:
-    """Return an input whose timesteps and batch are free; other layers as they are."""
-    if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer else 2):
-        return spec
-    return spec.replace(shape=(None, *spec.shape[1:]), batch=None)
+class Runner:
+    """Runs one side in one type of numbers; a free trial runs in a copy that takes any length."""
+
+    def __init__(self, side: Side, dtype: str) -> None:
+        self.side, self.dtype = side, dtype
+        self._free: Side | None = None
+
+    def copy(self, *, free: bool) -> Side:
+        """Return what runs a trial."""
+        if free and self._free is None:
+            self._free = self.side.freed(self.dtype)
+        return self._free if free and self._free is not None else self.side
+
+    def run(self, trial: Trial) -> list[np.ndarray]:
+        """Return all outputs of a trial."""
+        return self.copy(free=trial.free).run(trial)
+
+
+def _free(network: Network) -> Network:
+    """Return the network with inputs whose timesteps are free, and whose batch is, where no layer keeps states."""
+    keeps = any(isinstance(layer.spec, Recurrent) and layer.spec.stateful for layer in network.layers)
+
+    def freed(spec: Spec) -> Spec:
+        if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer else 2):
+            return spec
+        return spec.replace(shape=(None, *spec.shape[1:]), batch=spec.batch if keeps else None)
+
+    layers = [dataclasses.replace(layer, spec=freed(layer.spec)) for layer in network.layers]
+    return Network(tuple(layers), network.outputs)
 
 
 def side(obj: Any) -> Side:
@@ -189,50 +227,208 @@ def side(obj: Any) -> Side:
 def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.ndarray | None = None) -> Parity:
     """Compare two live objects, or files of them; see ``gatewise.verify``."""
     first, second = side(a), side(b)
+    if first.dtype() == "float64" != second.dtype():
+        # The second's weights were rounded, so that those of the first have to be, too.
+        first = first.twin(second.dtype())
     random = np.random.default_rng(seed)
     trials, notes = make_trials(first, second, random, inputs)
     with np.errstate(all="ignore"):
-        return _compare(first, second, trials, notes, seed, random, given=inputs is not None)
+        found = Comparison(first, second, trials)
+        if not found.alike:
+            return found.parity("failed", seed, notes)
+        if found.passed:
+            found = _planted(found, random, given=inputs is not None)
+    unseen = found.unseen
+    if found.passed and unseen:
+        return found.parity("inconclusive", seed, [*notes, *_advice(unseen, found.trials)])
+    return found.parity("passed" if found.passed else "failed", seed, notes)
 
 
-def _compare(
-    first: Side,
-    second: Side,
-    trials: list[Trial],
-    notes: list[str],
-    seed: int,
-    random: np.random.Generator,
-    given: bool,
-) -> Parity:
-    dtype = first.adapter.dtype_of(first.obj)
-    ours = first.run_all(trials, dtype)
-    tolerance, why = DOUBLE, f"{DOUBLE:g}: both compute in float64"
-    if dtype != "float64":
-        noise, whose = _noise(first, second, trials, ours)
-        tolerance, why = max(FLOOR, NOISES * noise), f"the larger of {FLOOR:g} and {NOISES} × {noise:.1e}, {whose}"
-        if noise > LOUD and _doubles(first) and _doubles(second):
-            first, second, dtype = first.twin("float64"), second.twin("float64"), "float64"
-            ours = first.run_all(trials, dtype)
-            tolerance, why = DOUBLE, f"{DOUBLE:g} in float64: float32 rounds by {noise:.1e} here and cannot decide"
-    theirs = second.run_all(trials, second.adapter.dtype_of(second.obj))
-    names = [
-        f"{name}.{outputs_of(first.network[name].spec)[number]}"
-        for name, number in map(source_of, first.network.results)
-    ]
-    if [array.shape for array in ours[0]] != [array.shape for array in theirs[0]]:
-        return _unlike(names, ours[0], theirs[0], tolerance, why, dtype, seed, trials)
-    outputs = tuple(_output(names[at], at, ours, theirs, tolerance) for at in range(len(ours[0])))
-    passed = all(output.passed for output in outputs)
-    planted: tuple[Planted, ...] = ()
-    if passed:
-        planted = _plant(second, dtype, trials, tolerance, random, given)
-    unseen = [each for each in planted if not each.moved >= SEEN]
-    verdict = "failed" if not passed else "inconclusive" if unseen else "passed"
-    if unseen:
-        notes = [*notes, *_advice(unseen, trials)]
-    return Parity(
-        verdict, outputs, tolerance, why, dtype, seed, tuple(trial.text() for trial in trials), planted, tuple(notes)
-    )
+def _planted(found: Comparison, random: np.random.Generator, *, given: bool) -> Comparison:
+    """Plant mistakes in a copy; where some do not show feed more, and then compare in float64.
+
+    What shows a mistake must show it in the port, too: both sides are compared on everything that is fed.
+    """
+    found.plant()
+    for batch, length, scale in () if given else STRONGER:
+        if found.unseen:
+            found.add_stronger(random, batch, length, scale)
+    if found.unseen and found.passed and found.dtype != "float64" and found.first.side.doubles():
+        exact = found.in_double(f"float32 would not have shown {_number(len(found.unseen), 'planted mistake')}")
+        if exact is not None:
+            exact.plant()
+            if not exact.passed or not exact.unseen:
+                return exact
+    return found
+
+
+class Comparison:
+    """Two sides in one type of numbers, and what some trials have shown.
+
+    Attributes:
+        first: Runs the source.
+        second: Runs what should compute the same.
+        dtype: The type of numbers; float64 where float32 is too loud to decide.
+        tolerance: What a difference may be, relative to the largest output.
+        why: Where that comes from.
+        trials: What was fed.
+        ours: The outputs of the first, for each trial.
+        theirs: The outputs of the second.
+        moved: Layer and mistake → how far the mistake moved the outputs, relative to the largest.
+    """
+
+    def __init__(self, first: Side, second: Side, trials: Sequence[Trial], *, why: str = "") -> None:
+        self.dtype = first.dtype()
+        self.first, self.second = Runner(first, self.dtype), Runner(second, second.dtype())
+        self.trials: list[Trial] = []
+        self.ours: list[list[np.ndarray]] = []
+        self.theirs: list[list[np.ndarray]] = []
+        self.moved: dict[tuple[str, str], float] = {}
+        self.tolerance, self.why = DOUBLE, why or f"{DOUBLE:g}: both compute in float64"
+        self._reference, whose = self._find_reference()
+        for trial in trials:
+            self.add(trial)
+        if self.dtype != "float64":
+            noise = max(self._noise(trial, *ran) for trial, *ran in zip(trials, self.ours, self.theirs, strict=True))
+            self.tolerance = max(FLOOR, NOISES * noise) if np.isfinite(noise) else FLOOR
+            self.why = f"the larger of {FLOOR:g} and {NOISES} × {noise:.1e}, {whose}"
+            if noise > LOUD and first.doubles() and second.doubles():
+                self._become_double(f"float32 rounds by {noise:.1e} here and cannot decide")
+
+    def _find_reference(self) -> tuple[Runner | None, str]:
+        """Return what runs in float64, to measure the rounding by, and whose rounding that is."""
+        if self.dtype == "float64":
+            return None, ""
+        if self.first.side.doubles():
+            twin = self.first.side.twin("float64")
+            return Runner(twin, "float64"), "the source's own rounding (float32 against its float64 run)"
+        if self.second.side.doubles():
+            twin = self.second.side.twin("float64")
+            return Runner(twin, "float64"), "the other side's rounding (the source has no float64 run)"
+        return None, "no float64 run here to measure the rounding with"
+
+    def _noise(self, trial: Trial, ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+        """Return how far float32 rounds, relative to the largest output; infinite where it overflows alone."""
+        if self._reference is None:
+            return 0.0
+        own = ours if self.first.side.doubles() else theirs
+        noise = 0.0
+        for here, there in zip(own, self._reference.run(trial), strict=True):
+            if (np.isfinite(here) != np.isfinite(there)).any():
+                return float("inf")
+            noise = max(noise, _distance(here, there))
+        return noise
+
+    def _become_double(self, why: str) -> None:
+        first, second = self.first.side.twin("float64"), self.second.side.twin("float64")
+        self.dtype = "float64"
+        self.first, self.second = Runner(first, self.dtype), Runner(second, self.dtype)
+        self.tolerance, self.why = DOUBLE, f"{DOUBLE:g} in float64: {why}"
+        trials, self.trials, self.ours, self.theirs = self.trials, [], [], []
+        for trial in trials:
+            self.add(trial)
+
+    def in_double(self, why: str) -> Comparison | None:
+        """Return the same comparison in float64, where both sides compute in it."""
+        first, second = self.first.side, self.second.side
+        if not (first.doubles() and second.doubles()):
+            return None
+        return Comparison(
+            first.twin("float64"), second.twin("float64"), self.trials, why=f"{DOUBLE:g} in float64: {why}"
+        )
+
+    def add(self, trial: Trial) -> None:
+        """Run both sides."""
+        self._keep(trial, self.first.run(trial), self.second.run(trial))
+
+    def _keep(self, trial: Trial, ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+        self.trials.append(trial)
+        self.ours.append(ours)
+        self.theirs.append(theirs)
+
+    def add_stronger(self, random: np.random.Generator, batch: int, length: int, scale: float) -> None:
+        """Feed more, if it rounds no more than what was fed before, and plant again what was not seen."""
+        free = any(trial.free for trial in self.trials)
+        trial = _draw_trial(self.first.side.network, random, batch, length, scale, free=free)
+        ran = self.first.run(trial), self.second.run(trial)
+        if NOISES * self._noise(trial, *ran) <= self.tolerance and all(np.isfinite(output).all() for output in ran[0]):
+            self._keep(trial, *ran)
+            self.plant(since=len(self.trials) - 1)
+
+    @property
+    def alike(self) -> bool:
+        """Whether both sides give outputs of the same shapes."""
+        return [array.shape for array in self.ours[0]] == [array.shape for array in self.theirs[0]]
+
+    @property
+    def outputs(self) -> tuple[OutputParity, ...]:
+        """Each output, at the trial at which it is furthest off."""
+        names = [
+            f"{name}.{outputs_of(self.first.side.network[name].spec)[number]}"
+            for name, number in map(source_of, self.first.side.network.results)
+        ]
+        if not self.alike:
+            return tuple(
+                OutputParity(name, array.shape, float("inf"), float("inf"), (), self.tolerance, False)
+                for name, array in zip(names, self.ours[0], strict=False)
+            )
+        return tuple(_output(name, at, self.ours, self.theirs, self.tolerance) for at, name in enumerate(names))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output agrees."""
+        return self.alike and all(output.passed for output in self.outputs)
+
+    @property
+    def planted(self) -> tuple[Planted, ...]:
+        """What was planted, and by how many tolerances each mistake moved the outputs."""
+        return tuple(Planted(*place, moved / self.tolerance) for place, moved in self.moved.items())
+
+    @property
+    def unseen(self) -> list[Planted]:
+        """The planted mistakes that did not show."""
+        return [each for each in self.planted if not each.moved >= SEEN]
+
+    def plant(self, since: int = 0) -> None:
+        """Plant each mistake that was not seen yet in a copy, and run the trials from a number on."""
+        # Where a free copy was compared it is the one to plant in: it sees at least what the other sees.
+        free = any(trial.free for trial in self.trials)
+        places = [place for place in range(since, len(self.trials)) if self.trials[place].free == free]
+        seen = {(each.layer, each.mistake) for each in self.planted if each.moved >= SEEN}
+        right = self.second.copy(free=free)
+        for layer, mistake, wrong in _with_mistakes(right.twin(self.second.dtype), seen):
+            moved = self.moved.get((layer, mistake), 0.0)
+            for place in places:
+                if moved < SEEN * self.tolerance:
+                    moved = max(moved, _moved(self.theirs[place], wrong.run(self.trials[place])))
+            self.moved[layer, mistake] = moved
+
+    def parity(self, verdict: str, seed: int, notes: Sequence[str]) -> Parity:
+        """Return what came out."""
+        advice = list(notes)
+        if not self.alike:
+            mine, yours = (", ".join(str(array.shape) for array in side[0]) for side in (self.ours, self.theirs))
+            advice.append(
+                f"The outputs differ in shape: {mine} here, {yours} there. Do both return sequences and states alike?"
+            )
+        fed = tuple(trial.text() for trial in self.trials)
+        diagnosis: tuple[Found, ...] = ()
+        if verdict == "failed":
+            from gatewise.diagnosis import diagnose
+
+            diagnosis = diagnose(self)
+        return Parity(
+            verdict,
+            self.outputs,
+            self.tolerance,
+            self.why,
+            self.dtype,
+            seed,
+            fed,
+            self.planted,
+            tuple(advice),
+            diagnosis,
+        )
 
 
 def make_trials(
@@ -240,7 +436,6 @@ def make_trials(
     second: Side,
     random: np.random.Generator,
     inputs: Sequence[np.ndarray] | np.ndarray | None,
-    scale: float = 1.0,
 ) -> tuple[list[Trial], list[str]]:
     """Return what to feed: several batch sizes and lengths and random states where both sides allow it."""
     sources = [layer for layer in first.network.layers if isinstance(layer.spec, Input)]
@@ -254,20 +449,25 @@ def make_trials(
             )
         return [Trial(arrays)], []
     notes: list[str] = []
-    sizes = list(zip(BATCHES, LENGTHS, strict=True))
-
-    def drawn(batch: int, length: int, *, free: bool) -> Trial:
-        specs = [_free(source.spec) if free else source.spec for source in sources]
-        return Trial([_draw(spec, first.network, random, batch, length, scale) for spec in specs], free=free)
-
-    trials = [drawn(*size, free=False) for size in sizes]
-    if any(_free(source.spec) != source.spec for one in (first, second) for source in one.network.layers):
-        trials += [drawn(*size, free=True) for size in sizes]
+    free = any(_free(one.network) != one.network for one in (first, second))
+    trials = [
+        _draw_trial(first.network, random, batch, length, 1.0, free=freed)
+        for freed in ((False, True) if free else (False,))
+        for batch, length in zip(BATCHES, LENGTHS, strict=True)
+    ]
     if first.takes_states() and second.takes_states():
         trials.append(trials[0]._replace(states=_states(first.network, random, BATCHES[0])))
     elif any(isinstance(layer.spec, Recurrent) for layer in first.network.layers):
         notes.append("Initial states were not tried: not both sides take them.")
     return trials, notes
+
+
+def _draw_trial(
+    network: Network, random: np.random.Generator, batch: int, length: int, scale: float, *, free: bool
+) -> Trial:
+    fed = _free(network) if free else network
+    specs = [layer.spec for layer in fed.layers if isinstance(layer.spec, Input)]
+    return Trial([_draw(spec, network, random, batch, length, scale) for spec in specs], free=free)
 
 
 def _draw(
@@ -292,27 +492,10 @@ def _states(network: Network, random: np.random.Generator, batch: int) -> list[n
     ]
 
 
-def _doubles(one: Side) -> bool:
-    return bool(one.adapter.computes_in_double())
-
-
-def _noise(first: Side, second: Side, trials: list[Trial], ours: list[list[np.ndarray]]) -> tuple[float, str]:
-    """Return how far float32 rounds, relative to the largest output: the source's own run against its float64 run."""
-    whose = "the source's own rounding (float32 against its float64 run)"
-    exact = first
-    if not _doubles(first):
-        exact, whose = second, "the rounding of float32 (the other side's float64 run: the source has none)"
-    if not _doubles(exact):
-        return 0.0, "no float64 run here to measure the rounding with"
-    reference = exact.twin("float64").run_all(trials, "float64")
-    if exact is not first:
-        ours = exact.run_all(trials, exact.adapter.dtype_of(exact.obj))
-    noise = 0.0
-    for here, there in zip(itertools.chain(*ours), itertools.chain(*reference), strict=True):
-        finite = np.isfinite(here) & np.isfinite(there)
-        if finite.any():
-            noise = max(noise, float(np.abs(here - there)[finite].max()) / _size(there))
-    return noise, whose
+def _distance(here: np.ndarray, there: np.ndarray) -> float:
+    """Return the largest difference of the finite values, relative to the largest output."""
+    finite = np.isfinite(here) & np.isfinite(there)
+    return float(np.abs(here - there)[finite].max()) / _size(there) if finite.any() else 0.0
 
 
 def _size(array: np.ndarray) -> float:
@@ -345,25 +528,6 @@ def _output(
     return worst
 
 
-def _unlike(
-    names: list[str],
-    ours: list[np.ndarray],
-    theirs: list[np.ndarray],
-    tolerance: float,
-    why: str,
-    dtype: str,
-    seed: int,
-    trials: list[Trial],
-) -> Parity:
-    mine, yours = (", ".join(str(array.shape) for array in side) for side in (ours, theirs))
-    outputs = tuple(
-        OutputParity(name, array.shape, float("inf"), float("inf"), (), tolerance, False)
-        for name, array in zip(names, ours, strict=False)
-    )
-    advice = (f"The outputs differ in shape: {mine} here, {yours} there. Do both return sequences and states alike?",)
-    return Parity("failed", outputs, tolerance, why, dtype, seed, tuple(trial.text() for trial in trials), (), advice)
-
-
 # ── planted mistakes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -384,59 +548,68 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
     dropped = {name: np.zeros_like(array) if "bias" in name else array for name, array in weights.items()}
     if any(dropped[name].any() != weights[name].any() for name in weights):
         yield "bias dropped", dropped
-    for part in ("recurrent_kernel",):
+    doubled = {name: 2 * array if "bias" in name else array for name, array in weights.items()}
+    if any(doubled[name].any() for name in weights if "bias" in name):
+        yield "bias doubled", doubled
+    for part in ("kernel", "recurrent_kernel", "table"):
         turned = {
-            name: array.swapaxes(-1, -2) if name.endswith(part) and array.shape[-1] == array.shape[-2] else array
+            name: array.swapaxes(-1, -2)
+            if name.rpartition("/")[2] == part and array.shape[-1] == array.shape[-2]
+            else array
             for name, array in weights.items()
         }
         yield f"{part.replace('_', ' ')} transposed", turned
 
 
-def _plant(
-    second: Side, dtype: str, trials: list[Trial], tolerance: float, random: np.random.Generator, given: bool
-) -> tuple[Planted, ...]:
-    """Plant each mistake in a copy and see how far it moves the outputs; try stronger inputs where it is too little."""
-    natives = second.adapter.natives(second.obj)
-    # Where a free copy was compared it is the one to plant in: it sees at least what the other sees.
-    free = [trial for trial in trials if trial.free]
-    copy, tried = (second.freed(dtype), free) if free else (second.twin(dtype), trials)
+def misreadings(layer: Layer) -> Iterator[tuple[str, Layer]]:
+    """Yield each mistake that is not one of weights: its name, and the layer as it would be taken for.
+
+    A direction that is not turned shows where reading from the other end shows.
+    """
+    if isinstance(layer.spec, Recurrent):
+        turned = layer.spec.replace(go_backwards=not layer.spec.go_backwards)
+        yield "sequence read from the other end", dataclasses.replace(layer, spec=turned)
+    other = {"tanh": "relu", "relu": "tanh"}.get(str(layer.spec.options().get("activation")))
+    if other:
+        name = f"{other} for {'relu' if other == 'tanh' else 'tanh'}"
+        yield name, dataclasses.replace(layer, spec=layer.spec.replace(activation=other))
+
+
+def _with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tuple[str, str, Side]]:
+    """Yield layer, mistake, and the copy with that mistake, until the next is asked for; leave out some."""
     own = copy.adapter.natives(copy.obj)
-    planted = []
-    clean = [copy.run(trial) for trial in tried]
-    for layer in second.network.weighted:
-        there = layout(second.framework, layer.spec)
-        right = copy.adapter.read(own[layer.name])
-        canonical = CANONICAL[layer.spec.cell]
-        weights = plan(layer.spec, there, canonical).apply(second.adapter.read(natives[layer.name]))
+    form = copy.adapter.form(copy.obj)
+    layouts = own_layouts(copy.framework, copy.network, form, own)
+    # A bare cell reads one step, which has no direction, and its class says what it computes.
+    for layer in copy.network.layers if form != "cell" else ():
+        for name, taken in misreadings(layer):
+            if (layer.name, name) not in seen:
+                layers = [taken if each is layer else each for each in copy.network.layers]
+                yield layer.name, name, copy.rebuilt(Network(tuple(layers), copy.network.outputs), copy.dtype())
+    for layer in copy.network.weighted:
+        canonical, right = CANONICAL[layer.spec.cell], copy.adapter.read(own[layer.name])
+        weights = plan(layer.spec, layouts[layer.name], canonical).apply(right)
+        back = plan(layer.spec, canonical, layouts[layer.name])
         for name, wrong in mistakes(layer, weights):
-            if all(np.array_equal(wrong[part], weights[part]) for part in weights):
+            if (layer.name, name) in seen or all(np.array_equal(wrong[part], weights[part]) for part in weights):
                 continue
-            copy.adapter.write(own[layer.name], plan(layer.spec, canonical, there).apply(wrong))
-            moved = _moved(copy, tried, clean, tolerance)
-            scale = 1.0
-            while moved < SEEN and not given and scale < 10:
-                scale *= 4
-                stronger = make_trials(copy, copy, random, None, scale)[0][0]
-                copy.adapter.write(own[layer.name], right)
-                calm = copy.run(stronger)
-                copy.adapter.write(own[layer.name], plan(layer.spec, canonical, there).apply(wrong))
-                moved = max(moved, _moved(copy, [stronger], [calm], tolerance))
-            planted.append(Planted(layer.name, name, moved))
+            copy.adapter.write(own[layer.name], back.apply(wrong))
+            yield layer.name, name, copy
         copy.adapter.write(own[layer.name], right)
-    return tuple(planted)
 
 
-def _moved(copy: Side, trials: list[Trial], clean: list[list[np.ndarray]], tolerance: float) -> float:
-    """Return how far a mistake moves the outputs, in tolerances."""
+def _moved(right: Sequence[np.ndarray], wrong: Sequence[np.ndarray]) -> float:
+    """Return how far a mistake moves the outputs, relative to the largest."""
     moved = 0.0
-    for trial, before in zip(trials, clean, strict=True):
-        for was, now in zip(before, copy.run(trial), strict=True):
-            same = np.isfinite(was) & np.isfinite(now)
-            if not same.all() and (np.isfinite(was) != np.isfinite(now)).any():
-                return float("inf")
-            if same.any():
-                moved = max(moved, float(np.abs(was - now)[same].max()) / (tolerance * _size(was)))
+    for was, now in zip(right, wrong, strict=True):
+        if was.shape != now.shape or (np.isfinite(was) != np.isfinite(now)).any():
+            return float("inf")
+        moved = max(moved, _distance(now, was))
     return moved
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' if count != 1 else ''}"
 
 
 def _advice(unseen: list[Planted], trials: list[Trial]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import Framework, Layout, gaps
-from gatewise.core.spec import Network, Spec
+from gatewise.core.spec import Network, Recurrent, Spec
 from gatewise.errors import GatewiseError, UnknownFrameworkError, UnsupportedModelError, nearest
 
 if TYPE_CHECKING:
@@ -51,8 +51,14 @@ class ModelAdapter(Adapter, Protocol):
     def natives(self, obj: Any) -> dict[str, Any]:
         """Return layer name → the framework's own layer, on which ``read`` and ``write`` work."""
 
+    def layout_of(self, native: Any, usual: Layout) -> Layout:
+        """Return the layout of one native: the usual one, unless its own options make it another."""
+
     def form(self, obj: Any) -> str:
-        """Say how it is called: ``"model"``, a bare ``"layer"``, or a ``"stack"`` with its states side by side."""
+        """Say how it is called: ``"model"``, a bare ``"layer"`` or ``"cell"``, or a ``"stack"``.
+
+        A stack gives its states side by side.
+        """
 
     def assemble(self, network: Network, *, dtype: str = ..., form: str = ...) -> tuple[Any, dict[str, Any]]:
         """Build an object for a network, ready to predict; return it with its natives."""
@@ -61,6 +67,24 @@ class ModelAdapter(Adapter, Protocol):
         self, obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | None = None
     ) -> list[np.ndarray]:
         """Return all outputs, for inputs batch first, in the order that ``describe`` gives them."""
+
+    def gradients(
+        self, obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+    ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
+        """Return a loss and its gradients, without dropout.
+
+        The loss is the mean square of output minus target, added up over all outputs. The gradients are layer → tensor →
+        array, of what training changes, and one for each input, None for one of tokens.
+        """
+
+    def train(self, obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
+        """Train an object in place by Adam, without dropout; return the loss before each step.
+
+        ``batches`` are pairs of inputs and targets. ``settings`` are ``rule``, one of ``ADAMS``, ``learning_rate``,
+        ``betas`` and ``epsilon``.
+        """
+
+    ADAMS: dict[str, str]
 
     def freeze(self, native: Any, tensors: Sequence[str]) -> None:
         """Keep training from changing these tensors."""
@@ -162,6 +186,32 @@ def layout(name: str, spec: Spec) -> Layout:
         )
     same_class = [each for each in fitting if each.name == fitting[0].name]
     return next((each for each in same_class if not gaps(each, spec)), same_class[0])
+
+
+def live_layout(name: str, spec: Spec, form: str = "model") -> Layout:
+    """Return the layout in which a live object of a framework holds a layer, which gatewise itself may have built.
+
+    Where the framework's own class lacks an option, gatewise brings a class that has it (``gatewise_torch.GRU`` resets
+    before the product, ``gatewise_keras.cells.GeneralLSTMCell`` projects), and a port uses it. ``layout``, and so
+    ``gatewise.mapping``, never does so unasked: to them a framework is what its own classes compute.
+
+    Args:
+        name: The framework.
+        spec: The layer.
+        form: ``"cell"`` for a bare cell; see ``ModelAdapter.form``.
+
+    >>> from gatewise.core.spec import GRU
+    >>> layout("torch", GRU(3, 5, reset="before")).name, live_layout("torch", GRU(3, 5, reset="before")).name
+    ('torch:GRU', 'torch:general.GRU')
+    >>> live_layout("torch", GRU(3, 5), "cell").name
+    'torch:GRUCell'
+    """
+    usual = layout(name, spec)
+    if not spec.cell or not isinstance(spec, Recurrent):
+        return usual
+    there = [each for each in framework(name).layouts if each.cell == spec.cell]
+    there = [each for each in there if (form == "cell") != (each.has_axis("layer") or each.has_axis("direction"))]
+    return next((each for each in there if not gaps(each, spec)), there[0] if there else usual)
 
 
 def installed(name: str) -> bool:

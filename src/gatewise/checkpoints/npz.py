@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,15 +15,22 @@ from gatewise.errors import FileError
 def load(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a file by name."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file open that turns out to be damaged.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileError(
                     f"{path} holds one array without a name.",
                     "Expected an .npz of named arrays.",
                     "Save it with numpy.savez.",
                 )
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+            with archive:
+                arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # NumPy hands over the bytes of what is no array
+                raise ValueError(f"{name!r} in it is no array")
+        return arrays
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(
             f"{path} cannot be read: {error}.", "Expected an .npz of plain arrays.", "Save it again with numpy.savez."
         ) from None

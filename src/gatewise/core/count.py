@@ -87,6 +87,16 @@ class Count:
         lines = [f"{term.name} {term.shape}: {term.parameters:,} = {term.arithmetic}" for term in self.terms]
         return "\n".join([f"{self.framework}: {self.total:,}", *(f"  {line}" for line in lines), *self.notes])
 
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "html")
+
 
 def count(spec: Spec, layout: Layout) -> Count:
     """Count the parameters of a layer as a layout stores it.

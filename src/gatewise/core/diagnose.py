@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gatewise.core.count import count, formula, letters, numbers, substitute
 from gatewise.core.explain import explain
 from gatewise.core.layout import CANONICAL, PARTS, Key, Layout, check_holds, gaps, store
-from gatewise.core.spec import KINDS, Dense, Recurrent, Spec
+from gatewise.core.spec import KINDS, Dense, Network, Recurrent, Spec
 from gatewise.errors import SpecError
 from gatewise.errors import nearest as nearest_word
 
@@ -435,7 +435,7 @@ def _head_included(case: Case) -> Iterator[Claim]:
             size = Formula((case.head_group(head),))
             yield Claim(
                 Formula((Group(tuple(block.product for block in case.blocks)), *size.groups)),
-                f"A dense layer with {outputs} {'outputs' if outputs > 1 else 'output'} was counted along: "
+                f"A dense layer with {outputs} {'outputs' if outputs > 1 else 'output'} was counted as well: "
                 f"{size.arithmetic(values)} = {size.value(values):,}. The layer itself has "
                 f"{case.whole().value(case.values):,}.",
                 values,
@@ -571,18 +571,17 @@ def _macs(case: Case) -> Iterator[Claim]:
         return
     kernels += case.head_group(case.head, None, "kernel").products
     for factor, what in (((), "multiplications"), (("2",), "multiplications and additions")):
-        where = "at every step" if "timesteps" in outer else "of one step"
+        where = f"of all {case.timesteps} steps" if "timesteps" in outer else "of one step"
+        where += f" and {case.batch} samples" if "batch" in outer else ""
         yield Claim(
             Formula((Group(tuple(kernels), factor + outer),)),
-            f"These are the {what} {where}, not the parameters. The biases are left out there.",
+            f"These are the {what} {where}, not the parameters. A bias is only added, so it does not count there.",
         )
 
 
 def _bytes(case: Case) -> Iterator[Claim]:
     for size, bits in ((4, 32), (2, 16), (8, 64)):
-        yield Claim(
-            case.whole(str(size)), f"These are bytes: {size} for each parameter, where the numbers are float{bits}."
-        )
+        yield Claim(case.whole(str(size)), f"These are bytes, not parameters: one float{bits} number takes {size}.")
 
 
 def _peepholes_included(case: Case) -> Iterator[Claim]:
@@ -783,6 +782,28 @@ def whole_number(name: str, value: object, where: str, hint: str) -> int:
     return number
 
 
+def layer_and_head(spec: Spec | Network, head: Dense | int | None = None) -> tuple[Spec, Dense | int | None]:
+    """Return one layer and the dense layer on top of it, which a network of the two may say in one.
+
+    Raises:
+        SpecError: It is something else.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> layer_and_head(Network.chain(LSTM(3, 50), Dense(50, 1)))
+    (LSTM(features=3, units=50), Dense(features=50, units=1))
+    """
+    layers = [layer.spec for layer in spec.weighted] if isinstance(spec, Network) else [spec]
+    if len(layers) == 2 and head is None and isinstance(layers[1], Dense):
+        return layers[0], layers[1]
+    if len(layers) != 1 or not isinstance(layers[0], Spec) or not layers[0].cell:
+        raise SpecError(
+            f"{spec!r} cannot be diagnosed.",
+            "A number is claimed for one layer that has weights.",
+            "Give one layer, and a dense layer on top as head=.",
+        )
+    return layers[0], head
+
+
 def make_case(
     spec: Spec,
     layout: Layout,
@@ -794,12 +815,6 @@ def make_case(
     layouts: Sequence[Layout] = (),
 ) -> Case:
     """Put together what is known of a claim, and check that it can be."""
-    if not isinstance(spec, Spec) or not spec.cell:
-        raise SpecError(
-            f"{spec!r} cannot be diagnosed.",
-            "A number is claimed for one layer that has weights.",
-            "Give one layer, and a dense layer on top as head=.",
-        )
     check_holds(layout, spec)
     for name, size in (("timesteps", timesteps), ("batch", batch)):
         if size is not None:

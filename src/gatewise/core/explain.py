@@ -40,7 +40,7 @@ WORDS = {
     ),
     "peepholes that are always stored": Wording(
         "{has} always stores peephole weights, from the memory to the gates; {lacks} leaves them out.",
-        "redundant while they are zero; real once they are trained.",
+        "redundant while zero: the outputs cannot tell. Once they are trained, they can.",
     ),
     "coupled gate": Wording(
         "{lacks} does not store gate {gates}: it computes it as one minus another gate. {has} stores it.",
@@ -106,6 +106,16 @@ class Explanation:
         if not self.causes:
             lines.append("  Both store the same numbers.")
         return "\n".join([*lines, *self.notes])
+
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "html")
 
 
 def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:

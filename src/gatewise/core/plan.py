@@ -296,6 +296,16 @@ class Plan:
             lines.append(f"  {left} = {right}    # {step.words()}")
         return "\n".join(lines)
 
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.teaching import shown
+
+        return shown(self, "html")
+
 
 def _sum_text(blocks: Sequence[str], signs: Sequence[int], constant: float) -> str:
     text = "".join(f"{' - ' if sign < 0 else ' + '}{block}" for block, sign in zip(blocks, signs, strict=True))

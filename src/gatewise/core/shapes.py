@@ -31,6 +31,9 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
 
 
 def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
+    if isinstance(spec, Recurrent) and layer.step:
+        _check_features(layer, spec.features, shape)
+        return ((shape[0], spec.state), *((shape[0], spec.units) for _ in spec.outputs[1:]))
     if isinstance(spec, Recurrent):
         if len(shape) != 3:
             axes = "(batch, timesteps, features)"

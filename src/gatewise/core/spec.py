@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from gatewise.errors import SpecError, nearest
 
@@ -397,6 +397,22 @@ def outputs_of(spec: Spec) -> tuple[str, ...]:
     return spec.outputs if isinstance(spec, Recurrent) else ("output",)
 
 
+class Rule(NamedTuple):
+    """What acts on one weight in training alone: a penalty on it, or a projection after each step.
+
+    Attributes:
+        kind: ``"penalty"`` (a regulariser, added to the loss) or ``"projection"`` (a constraint).
+        weight: The weight, by Keras's name for it: ``kernel``, ``recurrent_kernel``, ``bias`` or ``embeddings``.
+        name: What it is, by Keras's name: ``L1L2``, ``OrthogonalRegularizer``, ``MaxNorm`` …
+        settings: Its arguments, sorted by name.
+    """
+
+    kind: str
+    weight: str
+    name: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
 @dataclass(frozen=True)
 class Layer:
     """One node of a network.
@@ -404,9 +420,12 @@ class Layer:
     Attributes:
         name: Its name in the network.
         spec: What it computes.
-        inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on.
+        inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on. A
+            recurrent layer may read its first states behind the sequence, in the order of its own states.
         trainable: Whether training changes its weights.
         distributed: Whether it runs on each step of one more time axis, each step for itself.
+        rules: What acts on its weights in training alone.
+        step: Whether it is a bare cell, which runs one step and reads no time axis.
     """
 
     name: str
@@ -414,6 +433,14 @@ class Layer:
     inputs: tuple[str, ...] = ()
     trainable: bool = True
     distributed: bool = False
+    rules: tuple[Rule, ...] = ()
+    step: bool = False
+
+
+def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
+    """Read a rule that was written as plain data; a list in it was a tuple."""
+    pairs = ((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items())
+    return Rule(kind, weight, name, tuple(sorted(pairs)))
 
 
 def source_of(reference: str) -> tuple[str, int]:
@@ -505,6 +532,8 @@ class Network:
                 "inputs": list(layer.inputs),
                 "trainable": layer.trainable,
                 "distributed": layer.distributed,
+                "rules": [rule._asdict() | {"settings": dict(rule.settings)} for rule in layer.rules],
+                "step": layer.step,
             }
             for layer in self.layers
         ]
@@ -531,7 +560,8 @@ class Network:
                 unknown = set(options) - set(kind.__dataclass_fields__)
                 if unknown:
                     raise unknown_option(kind, min(unknown))
-                place = bool(entry["trainable"]), bool(entry["distributed"])
+                rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
+                place = bool(entry["trainable"]), bool(entry["distributed"]), rules, bool(entry.get("step", False))
                 layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place))
             return cls(tuple(layers), tuple(data["outputs"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:

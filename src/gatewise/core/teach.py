@@ -432,8 +432,8 @@ class _Writer:
             yield "[h, x] is the state and the input laid end to end, so one matrix reads both."
         if notation.joint and spec.cell == "gru":
             yield (
-                "The blog writes z for the share of the new state. The frameworks store z for the share of the old "
-                "one, and so it stands here."
+                "Here z is the share of the old state, as Keras and PyTorch have it. In the blog it is the share of "
+                "the new one."
             )
             if self.options["reset"] == "after":
                 yield "The blog resets the state before the product. This layer resets after it (reset='after')."
@@ -483,12 +483,14 @@ class Growth:
     """How counts grow with one size.
 
     Attributes:
+        spec: The layer, at any size.
         size: The size that varies.
-        rows: (value, one count for each name), in order.
         names: Who counts.
+        rows: (value, one count for each name), in order.
         notes: How it grows, in words.
     """
 
+    spec: Spec
     size: str
     names: tuple[str, ...]
     rows: tuple[tuple[int, tuple[int, ...]], ...]
@@ -516,7 +518,7 @@ def vary(spec: Spec, text: str, lookups: Mapping[str, Callable[[Spec], Layout]])
         (value, tuple(count(each, lookup(each)).total for lookup in lookups.values()))
         for value, each in zip(values, specs, strict=True)
     )
-    return Growth(size, tuple(lookups), rows, tuple(_growth_notes(spec, size, rows)))
+    return Growth(spec, size, tuple(lookups), rows, tuple(_growth_notes(spec, size, rows)))
 
 
 def read_range(spec: Spec, text: str) -> tuple[str, list[int]]:
@@ -602,7 +604,7 @@ class Option:
         return "PyTorch" if self.owner == "Keras" else "Keras"
 
 
-_NONE = "Nothing."
+_NONE = "No change."
 _START = "The place where training starts. The outputs before training follow from it."
 _PENALTY = "Adds a penalty to the loss, which pulls {what} towards zero."
 _LIMIT = "After every update, {what} is pushed back to where the rule allows it."
@@ -702,7 +704,7 @@ OPTIONS = {
             "None",
             "A penalty on the kernel.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _PENALTY.format(what="the weights of the input"),
             _BY_HAND,
         ),
@@ -711,7 +713,7 @@ OPTIONS = {
             "None",
             "A penalty on the recurrent kernel.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _PENALTY.format(what="the weights of the state"),
             _BY_HAND,
         ),
@@ -720,7 +722,7 @@ OPTIONS = {
             "None",
             "A penalty on the bias.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _PENALTY.format(what="the bias"),
             "No argument. There are two biases. Put the penalty on their sum, which is what a gate sees.",
         ),
@@ -729,7 +731,7 @@ OPTIONS = {
             "None",
             "A penalty on the outputs, not on weights.",
             _NONE,
-            "Nothing by itself; training makes them smaller.",
+            "No change by itself; training makes them smaller.",
             "Adds a penalty on what the layer gives, divided by the batch size, to the loss.",
             "No argument. Compute it from the output, divide by the batch size, and add it to the loss.",
         ),
@@ -738,7 +740,7 @@ OPTIONS = {
             "None",
             "A rule that the kernel must keep, such as a largest length.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _LIMIT.format(what="the kernel"),
             _AFTER_STEP,
         ),
@@ -747,7 +749,7 @@ OPTIONS = {
             "None",
             "A rule that the recurrent kernel must keep.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _LIMIT.format(what="the recurrent kernel"),
             _AFTER_STEP,
         ),
@@ -756,7 +758,7 @@ OPTIONS = {
             "None",
             "A rule that the bias must keep.",
             _NONE,
-            "Nothing by itself; the trained weights are others.",
+            "No change by itself; training ends at other weights.",
             _LIMIT.format(what="the bias"),
             _AFTER_STEP + " There are two biases; their sum is what counts.",
         ),
@@ -765,7 +767,7 @@ OPTIONS = {
             "0.0",
             "The share of the input that is set to zero in training.",
             _NONE,
-            "In prediction nothing. In training they are random.",
+            "No change in prediction. In training they are random.",
             "The same numbers are dropped at every step of a sequence. It makes overfitting harder.",
             "nn.LSTM has a dropout, too, but another one: it acts between stacked layers, never on the input, and "
             "drops anew at every step. " + _OWN_LAYER.format(kind="LSTM", argument="input_dropout"),
@@ -775,7 +777,7 @@ OPTIONS = {
             "0.0",
             "The share of the state that is set to zero in training.",
             _NONE,
-            "In prediction nothing. In training they are random.",
+            "No change in prediction. In training they are random.",
             "The same units are dropped at every step of a sequence. On a GPU it rules out Keras's fast kernel.",
             "No argument. " + _OWN_LAYER.format(kind="LSTM", argument="recurrent_dropout"),
         ),
@@ -913,7 +915,7 @@ def option(name: str) -> Option:
     >>> option("hidden_size").name
     'units'
     >>> option("unit_forget_bias").count
-    'Nothing.'
+    'No change.'
     """
     wanted = ALIASES.get(name, name)
     if wanted not in OPTIONS:

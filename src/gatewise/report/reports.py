@@ -164,7 +164,7 @@ def verifying(parity: Parity) -> Report:
                 fed,
                 seen,
                 *parity.advice,
-                *parity.diagnosis,
+                *(each.text for each in parity.diagnosis),
             ]
         ),
     )

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gatewise.core.count import Count
 from gatewise.core.diagnose import Diagnoses
+from gatewise.core.explain import Explanation
+from gatewise.core.plan import Plan
 from gatewise.core.solve import BOUNDS, Bounds, Solutions
 from gatewise.core.spec import Spec
 from gatewise.core.teach import Equations, Growth, Option
+from gatewise.report.reports import cause_table, planning, tensor_table
 from gatewise.report.tables import Report, Table, join, render
 
 SHOWN = 10
 """So many solutions are shown unless more are asked for."""
 
 
-def diagnosing(found: Diagnoses, spec: Spec | None = None) -> Report:
-    """Lay out the mistakes that give a number, each in a sentence."""
+def diagnosing(found: Diagnoses, spec: Spec | None = None, *, data: bool = False) -> Report:
+    """Lay out the mistakes that give a number, each in a sentence; with ``data`` the table has the words, too."""
     opening = [str(spec) if spec else "", found.headline]
     if found.right:
         return Report(join(opening), [])
     named = list(found) or ([found.nearest] if found.nearest else [])
     rows = [
-        [place, each.mistake, each.formula, each.arithmetic, each.value, ", ".join(each.same_formula)]
+        [
+            place,
+            each.mistake,
+            each.formula,
+            each.arithmetic,
+            each.value,
+            ", ".join(each.same_formula),
+            *[each.text] * data,
+        ]
         for place, each in enumerate(named, 1)
     ]
     if not found:
         opening.append(f"No mistake on the list gives {found.claimed:,}.")
     title = f"What gives {found.claimed:,}, the likeliest first" if found else "The nearest"
-    table = Table(title, ["", "mistake", "formula", "numbers", "gives", "same formula"], rows)
+    table = Table(title, ["rank", "mistake", "formula", "numbers", "gives", "same formula", *["in words"] * data], rows)
     said = []
     for place, each in enumerate(named, 1):
         said.append(f"{place}. {each.mistake}: {each.text}")
@@ -42,14 +54,14 @@ def solving(found: Solutions, *, most: int | None = SHOWN, bounds: Bounds = BOUN
         [each.rank, " → ".join(map(str, each.layers)), each.layout.name, f"{each.arithmetic} = {each.total:,}"]
         for each in shown
     ]
-    ways = "one layer or pair of layers has" if len(found) == 1 else f"{len(found):,} layers and pairs of layers have"
-    opening = [f"{'No layer has' if not found else ways[0].upper() + ways[1:]} {found.wanted:,} parameters."]
+    number = {0: "No way", 1: "One way"}.get(len(found), f"{len(found):,} ways")
+    opening = [f"{number} to have {found.wanted:,} parameters."]
     if len(shown) < len(found):
-        opening[0] += f" Here are the {len(shown)} likeliest."
+        opening[0] += f" The {len(shown)} likeliest:"
     tables = [Table("", ["rank", "layers", "stored as", "parameters"], rows)] if rows else []
     searched = (
-        f"Searched: {', '.join(bounds.cells)} with any features and units; 1 to {bounds.most_layers} layers; one "
-        f"direction or two; with and without biases; alone or under a dense layer of 1 to {bounds.most_outputs} outputs."
+        f"Searched: {', '.join(bounds.cells)} of any sizes; 1 to {bounds.most_layers} layers; one direction or two; "
+        f"with and without biases; alone or under a dense layer of 1 to {bounds.most_outputs} outputs."
     )
     return Report(opening, tables, [searched])
 
@@ -115,12 +127,27 @@ def optional(option: Option, format: str) -> Report:
     if format == "plain":
         # Long sentences read better in lines than in a table.
         return Report([head, *(f"{name[0].upper()}{name[1:]}: {words}" for name, words in said)], [])
-    return Report([head], [Table("", ["", option.name], [list(row) for row in said])])
+    return Report([head], [Table("", ["about", option.name], [list(row) for row in said])])
 
 
-def growing(growth: Growth, spec: Spec) -> Report:
+def growing(growth: Growth) -> Report:
     """Lay out how counts grow with one size."""
     two = len(growth.names) == 2
     headers = [growth.size, *growth.names, *([f"{growth.names[1]} - {growth.names[0]}"] if two else [])]
     rows = [[value, *counts, *([counts[1] - counts[0]] if two else [])] for value, counts in growth.rows]
-    return Report([f"{spec}, with other {growth.size}"], [Table("", headers, rows)], growth.notes)
+    span = f"{growth.rows[0][0]:,} to {growth.rows[-1][0]:,}"
+    given = {name: value for name, value in growth.spec.options().items() if name != growth.size}
+    plain = {name: getattr(type(growth.spec), name, None) for name in given}
+    said = [f"{name}={value!r}" for name, value in given.items() if value != plain[name]]
+    opening = f"{type(growth.spec).__name__}({', '.join(said)}) with {growth.size} from {span}"
+    return Report([opening], [Table("", headers, rows)], growth.notes)
+
+
+def shown(thing: Count | Explanation | Plan, format: str) -> str:
+    """Write what a notebook shows of a result."""
+    if isinstance(thing, Count):
+        return render(Report([], [tensor_table([thing])], thing.notes), format)
+    if isinstance(thing, Explanation):
+        why = [f"{cause.name}: {cause.why}" for cause in thing.causes] or ["Both store the same numbers."]
+        return render(Report(join([thing.opening]), [cause_table(thing)], why), format)
+    return render(planning(thing), format)

@@ -1,0 +1,206 @@
+"""Runs a whole network in float64 by the reference cells, and lets one layer of it be run in another way.
+
+Every framework is compared with it, and so is every guess at what a wrong port computes: a guess is a function that
+runs one layer wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gatewise.arrays import reference
+from gatewise.core.spec import (
+    Activation,
+    Dense,
+    Embedding,
+    Input,
+    Layer,
+    Masking,
+    Network,
+    Recurrent,
+    Spec,
+    outputs_of,
+    source_of,
+)
+
+Array = np.ndarray
+Weights = Mapping[str, Array]
+
+
+class Call(NamedTuple):
+    """One layer about to run.
+
+    Attributes:
+        spec: What it computes.
+        weights: Its canonical weights.
+        value: What it reads, batch first.
+        mask: (batch, steps), true where a step counts, or None.
+        states: Its first states, (batch, size) each, or None.
+    """
+
+    spec: Spec
+    weights: Weights
+    value: Array
+    mask: Array | None = None
+    states: Sequence[Array] | None = None
+
+
+Way = Callable[[Call], list[Array]]
+"""A way to run a layer: from the call to all outputs of the layer, in the order of its spec."""
+
+
+def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
+    """Return a network in which every stack of recurrent layers is a chain, and all outputs are named.
+
+    Returns:
+        The network, and new name → the layer it was and its place in the stack.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> flat, places = unstacked(Network.chain(LSTM(3, 5, layers=2), Dense(5, 1)))
+    >>> [layer.name for layer in flat.layers], places["lstm.1"]
+    (['lstm.0', 'lstm.1', 'dense'], ('lstm', 1))
+    """
+    layers: list[Layer] = []
+    places: dict[str, tuple[str, int]] = {}
+    moved: dict[str, str] = {}
+
+    def renamed(references: Sequence[str]) -> tuple[str, ...]:
+        return tuple(moved.get(reference, reference) for reference in references)
+
+    for layer in network.layers:
+        spec = layer.spec
+        if not isinstance(spec, Recurrent) or spec.layers == 1:
+            layers.append(Layer(layer.name, spec, renamed(layer.inputs), layer.trainable, layer.distributed))
+            places[layer.name] = (layer.name, 0)
+            continue
+        front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+        each = spec.directions * (2 if spec.cell == "lstm" else 1)
+        starts = layer.inputs[1:]
+        below = layer.inputs[:1]
+        for place in range(spec.layers):
+            top, name = place == spec.layers - 1, f"{layer.name}.{place}"
+            width = spec.features if place == 0 else spec.merged_directions * spec.state
+            single = spec.replace(
+                layers=1, features=width, dropout_between=0.0, return_sequences=not top or spec.return_sequences
+            )
+            inputs = (*renamed(below), *renamed(starts[place * each : (place + 1) * each]))
+            layers.append(Layer(name, single, inputs, layer.trainable, layer.distributed))
+            places[name] = (layer.name, place)
+            below = (name,)
+            for number in range(each):
+                moved[_reference(layer.name, front + place * each + number)] = _reference(name, front + number)
+            if top:
+                for number in range(front):
+                    moved[_reference(layer.name, number)] = _reference(name, number)
+    return Network(tuple(layers), renamed(network.results)), places
+
+
+def _reference(name: str, number: int) -> str:
+    return f"{name}:{number}" if number else name
+
+
+def walk(
+    network: Network,
+    weights: Mapping[str, Weights],
+    inputs: Sequence[Array],
+    states: Sequence[Array] | None = None,
+    ways: Mapping[str, Way] | None = None,
+    *,
+    masks: bool = True,
+) -> list[Array]:
+    """Run a network without stacks.
+
+    Args:
+        network: What ``unstacked`` gives.
+        weights: Layer → its canonical weights.
+        inputs: One array for each input, batch first.
+        states: First states of the recurrent layers, one after the other, each (batch, size).
+        ways: Layer → the way to run it, where it is not ``plain``.
+        masks: Whether masks are made at all.
+
+    Returns:
+        All outputs, in the order of ``network.results``.
+
+    >>> flat, _ = unstacked(Network.chain(Input((2,)), Dense(2, 1)))
+    >>> walk(flat, {"dense": {"kernel": np.ones((1, 2)), "bias": np.ones(1)}}, [np.array([[1.0, 2.0]])])
+    [array([[4.]])]
+    """
+    values: dict[str, list[Array]] = {}
+    carried: dict[str, Array | None] = {}
+    waiting, left = list(inputs), list(states or [])
+    for layer in network.layers:
+        spec = layer.spec
+        if isinstance(spec, Input) or not layer.inputs:
+            values[layer.name], carried[layer.name] = [np.asarray(waiting.pop(0))], None
+            if isinstance(spec, Input):
+                continue
+            value, mask = values[layer.name][0], None
+        else:
+            name, number = source_of(layer.inputs[0])
+            value, mask = values[name][number], carried[name]
+        given: Sequence[Array] | None = [values[name][number] for name, number in map(source_of, layer.inputs[1:])]
+        if isinstance(spec, Recurrent) and not given and left:
+            kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
+            given, left = left[:kinds], left[kinds:]
+        way = (ways or {}).get(layer.name, plain)
+        call = Call(spec, weights.get(layer.name, {}), value, mask, given or None)
+        values[layer.name] = _each_step(call, way) if layer.distributed else way(call)
+        carried[layer.name] = _mask_behind(spec, value, mask) if masks else None
+    return [values[name][number] for name, number in map(source_of, network.results)]
+
+
+def _each_step(call: Call, way: Way) -> list[Array]:
+    """Run a layer on each step of one more time axis."""
+    batch, steps = call.value.shape[:2]
+    flat = call.value.reshape(batch * steps, *call.value.shape[2:])
+    mask = None if call.mask is None or call.mask.ndim < 3 else call.mask.reshape(batch * steps, -1)
+    return [each.reshape(batch, steps, *each.shape[1:]) for each in way(call._replace(value=flat, mask=mask))]
+
+
+def _mask_behind(spec: Spec, value: Array, mask: Array | None) -> Array | None:
+    """Return the mask that goes on from a layer."""
+    if isinstance(spec, Masking):
+        return np.asarray((value != spec.mask_value).any(-1))
+    if isinstance(spec, Embedding):
+        return np.asarray(value != 0) if spec.mask_zero else None
+    if isinstance(spec, Recurrent) and not spec.return_sequences:
+        return None
+    return mask
+
+
+def plain(call: Call) -> list[Array]:
+    """Run one layer as its spec says."""
+    spec = call.spec
+    if isinstance(spec, Recurrent):
+        return _recur(spec, call)
+    if isinstance(spec, Dense | Embedding):
+        made = reference.run(spec, call.weights, call.value).output
+        assert isinstance(made, np.ndarray)
+        return [made]
+    if isinstance(spec, Masking):
+        return [call.value * (call.value != spec.mask_value).any(-1, keepdims=True)]
+    if isinstance(spec, Activation):
+        with np.errstate(all="ignore"):
+            return [reference.ACTIVATION_FUNCTIONS[spec.activation](np.asarray(call.value, np.float64))]
+    return [call.value]
+
+
+def _recur(spec: Recurrent, call: Call) -> list[Array]:
+    kinds = 2 if spec.cell == "lstm" else 1
+    start = None if call.states is None else [np.stack(call.states[kind::kinds]) for kind in range(kinds)]
+    made = reference.run(
+        spec,
+        call.weights,
+        call.value,
+        state=start,
+        mask=call.mask,
+        zero_output_for_mask=spec.zero_output_for_mask,
+    )
+    outputs = list(made.output) if isinstance(made.output, tuple) else [made.output]
+    if spec.return_state:
+        outputs += [kind[place] for place in range(spec.directions) for kind in made.states]
+    assert len(outputs) == len(outputs_of(spec))
+    return outputs
