@@ -3,7 +3,7 @@
 Nothing here imports Equinox: counts, explanations and mappings work where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "patrick-kidger/equinox equinox/nn/_rnn.py"
 
@@ -48,4 +48,16 @@ EMBEDDING = Layout(
     verified="live",
 )
 
-FRAMEWORK = Framework("equinox", "Equinox", ("equinox", "jax"), (LSTM_CELL, GRU_CELL, LINEAR, EMBEDDING))
+DEFAULTS = defaults(
+    "patrick-kidger/equinox equinox/nn/_rnn.py",
+    initialisation="Every tensor, biases too, uniform within 1/sqrt(hidden_size).",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid, no others.",
+    dropout="None.",
+    masks="No masks.",
+    time_axis="None: a cell takes one vector, and the loop and the batch are the user's (jax.lax.scan, jax.vmap).",
+    state_order="h, c.",
+    directions="One only.",
+)
+
+FRAMEWORK = Framework("equinox", "Equinox", ("equinox", "jax"), (LSTM_CELL, GRU_CELL, LINEAR, EMBEDDING), DEFAULTS)

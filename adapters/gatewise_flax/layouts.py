@@ -4,7 +4,7 @@ Nothing here imports Flax: counts, explanations and mappings work where it is no
 parameters by the alphabet; the gates, each a layer of its own there, are one line here.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "google/flax flax/linen/recurrent.py"
 _LINEAR = "google/flax flax/linen/linear.py"
@@ -80,6 +80,22 @@ EMBED = Layout(
     verified="live",
 )
 
+DEFAULTS = defaults(
+    "google/flax flax/linen/recurrent.py",
+    initialisation="Kernels lecun_normal, recurrent kernels orthogonal, each gate by itself; biases zeros.",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid; any function can be given.",
+    dropout="None.",
+    masks="No masks; seq_lengths chooses which state is the last.",
+    time_axis="Second: (batch, time, features), unless time_major=True.",
+    state_order="c, h: the carry of LSTMCell.",
+    directions="RNN(reverse=True) gives outputs in the order of reading unless keep_order=True; Bidirectional keeps the order of time and joins.",
+)
+
 FRAMEWORK = Framework(
-    "flax", "Flax linen", ("flax", "jax"), (LSTM_CELL, GRU_CELL, SIMPLE_CELL, DENSE, EMBED, OPTIMIZED_LSTM_CELL)
+    "flax",
+    "Flax linen",
+    ("flax", "jax"),
+    (LSTM_CELL, GRU_CELL, SIMPLE_CELL, DENSE, EMBED, OPTIMIZED_LSTM_CELL),
+    DEFAULTS,
 )

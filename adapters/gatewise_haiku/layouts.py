@@ -4,7 +4,7 @@ Nothing here imports Haiku: counts, explanations and mappings work where it is n
 the module's own, ``lstm/linear/w`` being ``linear/w``.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "google-deepmind/dm-haiku haiku/_src/recurrent.py"
 
@@ -83,4 +83,21 @@ EMBED = Layout(
     verified="live",
 )
 
-FRAMEWORK = Framework("haiku", "Haiku", ("haiku", "jax"), (LSTM, GRU, VANILLA_RNN, LINEAR, EMBED, VANILLA_RNN_SINGLE))
+DEFAULTS = defaults(
+    "google-deepmind/dm-haiku haiku/_src/recurrent.py",
+    initialisation=(
+        "Truncated normal, 1/sqrt(features + units) wide; biases zeros.",
+        "google-deepmind/dm-haiku haiku/_src/basic.py, Linear",
+    ),
+    forget_bias="1 added at run time, always.",
+    activations="LSTM and GRU: tanh, gates sigmoid, no others; VanillaRNN: relu.",
+    dropout="None.",
+    masks="No masks.",
+    time_axis="First: (time, batch, features) in dynamic_unroll.",
+    state_order="h, c: LSTMState(hidden, cell).",
+    directions="One only.",
+)
+
+FRAMEWORK = Framework(
+    "haiku", "Haiku", ("haiku", "jax"), (LSTM, GRU, VANILLA_RNN, LINEAR, EMBED, VANILLA_RNN_SINGLE), DEFAULTS
+)

@@ -4,7 +4,7 @@ Nothing here imports Keras: counts, explanations and mappings work where it is n
 listed layer by layer, and within ``Bidirectional`` the forward copy first, as ``get_weights()`` does.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
 
@@ -121,6 +121,24 @@ EMBEDDING = Layout(
     verified="live",
 )
 
+DEFAULTS = defaults(
+    f"{_RNN}/lstm.py, class LSTM, section Args",
+    initialisation="Kernel glorot_uniform, recurrent kernel orthogonal, each over all gates at once; bias zeros.",
+    forget_bias="Ones in the stored bias at the start (LSTM, unit_forget_bias=True); nothing is added at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid; SimpleRNN: tanh. Any other by name; hard_sigmoid is x/6 + 0.5 cut to 0…1.",
+    dropout="None. dropout and recurrent_dropout: one mask for all steps, in training only; one a gate with the latter.",
+    masks=(
+        "Followed: a masked step keeps the state and repeats the output before it; Masking and mask_zero make them.",
+        f"{_RNN}/rnn.py, class RNN, section Masking",
+    ),
+    time_axis="Second: (batch, time, features).",
+    state_order="h, c; each (batch, units).",
+    directions=(
+        "Bidirectional turns the backward output back, then joins (merge_mode='concat'); states: forward first.",
+        f"{_RNN}/bidirectional.py, Bidirectional.call",
+    ),
+)
+
 FRAMEWORK = Framework(
     "keras",
     "Keras 3",
@@ -129,4 +147,5 @@ FRAMEWORK = Framework(
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
         *(GENERAL_LSTM, GENERAL_LSTM_FULL),
     ),
+    DEFAULTS,
 )

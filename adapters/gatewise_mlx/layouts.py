@@ -3,7 +3,7 @@
 Nothing here imports MLX: counts, explanations and mappings work where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "ml-explore/mlx python/mlx/nn/layers/recurrent.py"
 
@@ -53,4 +53,16 @@ EMBEDDING = Layout(
     verified="live",
 )
 
-FRAMEWORK = Framework("mlx", "Apple MLX", ("mlx",), (LSTM, GRU, RNN, LINEAR, EMBEDDING))
+DEFAULTS = defaults(
+    "ml-explore/mlx python/mlx/nn/layers/recurrent.py",
+    initialisation="Every tensor, biases too, uniform within 1/sqrt(hidden_size).",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid, no others; RNN: tanh, or any function.",
+    dropout="None.",
+    masks="No masks.",
+    time_axis="Second: (batch, time, features).",
+    state_order="h, c: both for all steps, and not the last ones alone.",
+    directions="One only.",
+)
+
+FRAMEWORK = Framework("mlx", "Apple MLX", ("mlx",), (LSTM, GRU, RNN, LINEAR, EMBEDDING), DEFAULTS)

@@ -4,7 +4,7 @@ Nothing here imports Flax: counts, explanations and mappings work where it is no
 module by the alphabet; the gates of ``LSTMCell``, each a layer of its own there, are one line here.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "google/flax flax/nnx/nn/recurrent.py"
 _LINEAR = "google/flax flax/nnx/nn/linear.py"
@@ -81,6 +81,18 @@ EMBED = Layout(
     verified="live",
 )
 
+DEFAULTS = defaults(
+    "google/flax flax/nnx/nn/recurrent.py",
+    initialisation="Kernels lecun_normal, recurrent kernels orthogonal; biases zeros.",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid; any function can be given.",
+    dropout="None.",
+    masks="No masks; seq_lengths chooses which state is the last.",
+    time_axis="Second: (batch, time, features), unless time_major=True.",
+    state_order="c, h: the carry of LSTMCell.",
+    directions="RNN(reverse=True) gives outputs in the order of reading unless keep_order=True; Bidirectional keeps the order of time and joins.",
+)
+
 FRAMEWORK = Framework(
-    "nnx", "Flax nnx", ("flax", "jax"), (LSTM_CELL, GRU_CELL, SIMPLE_CELL, LINEAR, EMBED, OPTIMIZED_LSTM_CELL)
+    "nnx", "Flax nnx", ("flax", "jax"), (LSTM_CELL, GRU_CELL, SIMPLE_CELL, LINEAR, EMBED, OPTIMIZED_LSTM_CELL), DEFAULTS
 )

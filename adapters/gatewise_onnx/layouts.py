@@ -4,7 +4,7 @@ A tensor is named as the input of the operator that it is. Nothing here imports 
 work where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _DEFINITIONS = "onnx/onnx onnx/defs/rnn/defs.cc"
 
@@ -63,4 +63,16 @@ GATHER = Layout(
     verified="live",
 )
 
-FRAMEWORK = Framework("onnx", "ONNX", ("onnx", "onnxruntime"), (LSTM, GRU, RNN, GEMM, GATHER))
+DEFAULTS = defaults(
+    "onnx/onnx onnx/defs/rnn/defs.cc, LSTM",
+    initialisation="None: weights are given. A missing B is zero.",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM: Sigmoid, Tanh, Tanh; GRU: Sigmoid, Tanh; RNN: Tanh. HardSigmoid is 0.2x + 0.5 cut to 0…1.",
+    dropout="None.",
+    masks="No masks; sequence_lens gives zero outputs behind the end of a sequence.",
+    time_axis="First: (time, batch, features); layout=1 puts the batch first, and ONNX Runtime refuses it on the CPU.",
+    state_order="h, c: Y_h, Y_c.",
+    directions="An axis of their own: Y is (time, directions, batch, units), in the order of time.",
+)
+
+FRAMEWORK = Framework("onnx", "ONNX", ("onnx", "onnxruntime"), (LSTM, GRU, RNN, GEMM, GATHER), DEFAULTS)

@@ -4,7 +4,7 @@ A tensor is named as the input of the operation that it is. There is one bias, a
 counts, explanations and mappings work where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _OPERATIONS = (
     "openvinotoolkit/openvino docs/articles_en/documentation/openvino-ir-format/operation-sets/operation-specs/sequence"
@@ -63,4 +63,16 @@ RNN = Layout(
     verified="live",
 )
 
-FRAMEWORK = Framework("openvino", "OpenVINO", ("openvino",), (LSTM, GRU_AFTER, GRU_BEFORE, RNN))
+DEFAULTS = defaults(
+    f"{_OPERATIONS}/lstm-sequence-5.rst",
+    initialisation="None: weights are given.",
+    forget_bias="None, stored or at run time.",
+    activations="LSTM: sigmoid, tanh, tanh; GRU: sigmoid, tanh; RNN: tanh.",
+    dropout="None.",
+    masks="No masks; sequence_lengths says where each sequence ends.",
+    time_axis="Second: (batch, time, features).",
+    state_order="h, c: Ho, Co.",
+    directions="An axis of their own: Y is (batch, directions, time, units).",
+)
+
+FRAMEWORK = Framework("openvino", "OpenVINO", ("openvino",), (LSTM, GRU_AFTER, GRU_BEFORE, RNN), DEFAULTS)

@@ -5,7 +5,7 @@ it, two directions ``fw/`` or ``bw/``. There is always a bias. Nothing here impo
 mappings work where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _CELLS = "keras-team/tf-keras tf_keras/layers/rnn/legacy_cells.py"
 
@@ -75,6 +75,18 @@ BASIC_RNN_CELL = Layout(
     verified="live",
 )
 
+DEFAULTS = defaults(
+    f"{_CELLS}",
+    initialisation="The initialiser of the variable scope, else glorot_uniform; biases zeros, ones for the GRU's gates.",
+    forget_bias="1 added at run time (forget_bias=1.0); the stored bias starts at zero.",
+    activations="LSTM and GRU: tanh, gates sigmoid always; BasicRNNCell: tanh.",
+    dropout="None in the cell; DropoutWrapper draws a new mask at each step unless variational_recurrent=True.",
+    masks="No masks; sequence_length gives zero outputs and keeps the state behind the end of a sequence.",
+    time_axis="Second: (batch, time, features), unless time_major=True.",
+    state_order="c, h: LSTMStateTuple(c, h).",
+    directions="bidirectional_dynamic_rnn gives a pair, the backward output in the order of time; nothing is joined.",
+)
+
 FRAMEWORK = Framework(
-    "tf1", "TensorFlow 1", ("tensorflow", "tf_keras"), (LSTM_CELL, GRU_CELL, BASIC_RNN_CELL, BASIC_LSTM_CELL)
+    "tf1", "TensorFlow 1", ("tensorflow", "tf_keras"), (LSTM_CELL, GRU_CELL, BASIC_RNN_CELL, BASIC_LSTM_CELL), DEFAULTS
 )

@@ -5,7 +5,7 @@ the forward copy first, as ``get_weights()`` does. Nothing here imports tf_keras
 where it is not installed.
 """
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "keras-team/tf-keras tf_keras/layers/rnn"
 
@@ -99,9 +99,28 @@ CUDNN_GRU = Layout(
     note=_CUDNN_NOTE,
 )
 
+DEFAULTS = defaults(
+    f"{_RNN}/lstm.py, class LSTM, section Args",
+    initialisation="Kernel glorot_uniform, recurrent kernel orthogonal, each over all gates at once; bias zeros.",
+    forget_bias="Ones in the stored bias at the start (LSTM, unit_forget_bias=True); nothing is added at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid; SimpleRNN: tanh. Any other by name; hard_sigmoid is 0.2x + 0.5 cut to 0…1.",
+    dropout="None. dropout and recurrent_dropout: one mask for all steps, in training only; one a gate with the latter.",
+    masks=(
+        "Followed: a masked step keeps the state and repeats the output before it; Masking and mask_zero make them.",
+        f"{_RNN}/rnn.py, class RNN, section Masking",
+    ),
+    time_axis="Second: (batch, time, features).",
+    state_order="h, c; each (batch, units).",
+    directions=(
+        "Bidirectional turns the backward output back, then joins (merge_mode='concat'); states: forward first.",
+        f"{_RNN}/bidirectional.py, Bidirectional.call",
+    ),
+)
+
 FRAMEWORK = Framework(
     "tf_keras",
     "tf_keras (Keras 2)",
     ("tf_keras", "tensorflow"),
     (LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, CUDNN_LSTM, CUDNN_GRU),
+    DEFAULTS,
 )

@@ -230,7 +230,7 @@ def _spec_of(obj: Any) -> Recurrent:
     known = KINDS[name].__dataclass_fields__
     options |= {option: getattr(obj, option) for option in names if option in known}
     # A forget bias that is added at run time is a bias, also where none is stored.
-    options["bias"] = options["bias"] or bool(obj.forget_bias)
+    options["bias"] = options["bias"] or bool(obj.forget_bias and name == "LSTM")
     for option in ("activation", "recurrent_activation"):
         if callable(options.get(option)):
             raise _refusal(obj, f"its {option} is a function, which has no name elsewhere")
@@ -249,15 +249,19 @@ def natives(obj: Any) -> dict[str, Any]:
 
 def layout_of(native: Any, usual: Layout) -> Layout:
     """Return the layout of one native: the usual one, unless it is a general layer with one bias or a forget bias."""
-    single = getattr(native, "bias", True) == "single"
-    forget_bias = float(getattr(native, "forget_bias", 0.0))
-    if not single and not forget_bias:
+    bias = getattr(native, "bias", True)
+    forget_bias = float(getattr(native, "forget_bias", 0.0)) if usual.cell == "lstm" else 0.0
+    if bias != "single" and not forget_bias:
         return usual
     general: dict[str, list[Layout]] = {}
     for layout in (GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN):
         general.setdefault(layout.cell, []).append(layout)
     full = getattr(native, "peepholes", False) == "full"
-    return variant(general[usual.cell][full], single=single, forget_bias=forget_bias)
+    return variant(
+        general[usual.cell][full],
+        bias=bias if isinstance(bias, str) else "dual" if bias else "none",
+        forget_bias=forget_bias,
+    )
 
 
 def remarks(obj: Any) -> list[str]:

@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 20  # gates of one chunk: about a second-level cache
 LEAST_STEPS = 4  # … but so many steps at least, so that products stay large
 ONEDNN_FROM = 500_000  # multiplications of a product from which packing and calling oneDNN pays (measured)
 
-# Within the loops nothing is recorded for autograd. This private way leaves out the book-keeping of views and of writing
+# In the loops nothing is recorded for autograd. This private way leaves out the book-keeping of views and of writing
 # in place, too, a fifth of the time of a small layer; the public way does the same, slower.
 _quiet: Any = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", torch.no_grad)
 
@@ -55,7 +55,7 @@ def _find_onednn() -> None:
     _linear, _pack = linear, pack
 
 
-if torch.backends.mkldnn.is_available():
+if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _find_onednn()
 
 
@@ -65,7 +65,7 @@ def _onednn_pays(like: Tensor, rows: int, kernel: Tensor) -> bool:
         and rows * kernel.numel() >= ONEDNN_FROM
         and like.dtype == torch.float32
         and like.device.type == "cpu"
-        and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 
@@ -149,7 +149,7 @@ def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
     with _quiet():
         gate, act, write = _in_place(cell.gate), _in_place(cell.act), _writer(cell.act)
         add = _adder(w.hh, batch, x)
-        clip, hr = cell.cell_clip, w.hr
+        bias, clip, hr = w.whole_bias(), cell.cell_clip, w.hr
         h, c = state[0], state[1].clone()
         previous = torch.zeros_like(h) if run.mask is not None else h
         zero = torch.zeros_like(h) if run.mask is not None and run.zero else None
@@ -158,7 +158,7 @@ def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
             part = x[chunk]
             if run.input_dropout is not None:
                 part = part * run.input_dropout
-            gates = _times(part.reshape(-1, x.shape[2]), w.ih, w.bias).view(-1, batch, 4 * units)
+            gates = _times(part.reshape(-1, x.shape[2]), w.ih, bias).view(-1, batch, 4 * units)
             for z, both, i, f, g, o in _views(gates, units, run.backwards):
                 out, counts = next(steps)
                 add(z, h)
@@ -202,7 +202,7 @@ def train(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
     """Do what ``loops.plain`` does, with a faster way back."""
     if run.input_dropout is not None:
         x = x * run.input_dropout
-    output, h, c = _Lstm.apply(cell, run.backwards, x, *state, w.ih, w.hh, w.bias)  # type: ignore[no-untyped-call]
+    output, h, c = _Lstm.apply(cell, run.backwards, x, *state, w.ih, w.hh, w.bias, w.second)
     return output, (h, c)
 
 
@@ -220,28 +220,32 @@ class _Lstm(torch.autograd.Function):
         ih: Tensor,
         hh: Tensor,
         bias: Tensor | None,
+        second: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         time, batch, _ = x.shape
-        units = cell.units
+        units, first_h, first_c = cell.units, h, c
         gate, act, write = _in_place(cell.gate), _in_place(cell.act), _writer(cell.act)
-        add = _adder(hh, batch, x)
-        gates = x.new_empty((time, batch, 4 * units))
+        chunks = list(_chunks(time, batch * 4 * units * x.element_size(), backwards))
         # Of every step and the one before the first: there is one place more than steps.
         memory = x.new_empty((time + 1, batch, units))
         output = x.new_empty((time, batch, units))
-        ctx.save_for_backward(x, h, c, ih, hh, bias, output, gates, memory)
-        ctx.cell, ctx.backwards = cell, backwards
-
-        cells, outputs = list(memory.unbind(0)), list(output.unbind(0))
-        if backwards:
-            cells.reverse()
-            outputs.reverse()
-        cells[0].copy_(c)
-        c, places = cells[0], iter(zip(cells[1:], outputs, strict=True))
         with _quiet():
-            for chunk in _chunks(time, batch * 4 * units * x.element_size(), backwards):
+            add = _adder(hh, batch, x)
+            whole_bias = Weights(ih, hh, bias, second).whole_bias()
+            if len(chunks) == 1:
+                gates = _times(x.reshape(-1, x.shape[2]), ih, whole_bias).view(time, batch, 4 * units)
+            else:
+                gates = x.new_empty((time, batch, 4 * units))
+            cells, outputs = list(memory.unbind(0)), list(output.unbind(0))
+            if backwards:
+                cells.reverse()
+                outputs.reverse()
+            c = cells[0].copy_(c)
+            places = iter(zip(cells[1:], outputs, strict=True))
+            for chunk in chunks:
                 part = gates[chunk]
-                _times(x[chunk].reshape(-1, x.shape[2]), ih, bias, out=part.view(-1, 4 * units))
+                if len(chunks) > 1:
+                    _times(x[chunk].reshape(-1, x.shape[2]), ih, whole_bias, out=part.view(-1, 4 * units))
                 for z, both, i, f, g, o in _views(part, units, backwards):
                     new, out = next(places)
                     add(z, h)
@@ -250,14 +254,16 @@ class _Lstm(torch.autograd.Function):
                     act(g)
                     c = torch.mul(c, f, out=new).addcmul_(i, g)
                     h = write(c, out).mul_(o)
+        ctx.save_for_backward(x, first_h, first_c, ih, hh, bias, second, output, gates, memory)
+        ctx.cell, ctx.backwards = cell, backwards
         return output, h.clone(), c.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, h0, c0, ih, hh, bias, output, gates, memory = ctx.saved_tensors
+        x, h0, c0, ih, hh, bias, second, output, gates, memory = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Someone will differentiate what comes out of here, of which the fast way knows nothing.
-            return None, None, *_replayed(ctx.cell, ctx.backwards, (x, h0, c0, ih, hh, bias), grads)
+            return None, None, *_replayed(ctx.cell, ctx.backwards, (x, h0, c0, ih, hh, bias, second), grads)
         needs = ctx.needs_input_grad[2:]
         # Making the context costs a small layer 5 % of its step, so it is made where there is something to switch off.
         casts = torch.is_autocast_enabled(x.device.type)
@@ -271,16 +277,17 @@ def _replayed(
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients by way of the plain loop, so that they can be differentiated again."""
     # Aliases: an input may depend on another one (a tied weight below), and must not be counted through it.
-    x, h, c, ih, hh, bias = (None if tensor is None else tensor.view_as(tensor) for tensor in inputs)
-    outputs, (last_h, last_c) = plain(cell, x, (h, c), Weights(ih, hh, bias), Run(backwards))  # type: ignore[arg-type]
+    aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    x, h, c, *weights = aliases
+    outputs, (last_h, last_c) = plain(cell, x, (h, c), Weights(*weights), Run(backwards))  # type: ignore[arg-type]
     given = [(out, grad) for out, grad in zip((outputs, last_h, last_c), grads, strict=True) if grad is not None]
-    wanted = [one for one in (x, h, c, ih, hh, bias) if one is not None and one.requires_grad]
+    wanted = [one for one in aliases if one is not None and one.requires_grad]
     found = iter(
         torch.autograd.grad(
             [out for out, _ in given], wanted, [grad for _, grad in given], create_graph=True, allow_unused=True
         )
     )
-    return tuple(next(found) if one is not None and one.requires_grad else None for one in (x, h, c, ih, hh, bias))
+    return tuple(next(found) if one is not None and one.requires_grad else None for one in aliases)
 
 
 def _lstm_gradients(
@@ -297,7 +304,7 @@ def _lstm_gradients(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of x, h, c, ih, hh and bias, those that are needed."""
-    needs_x, _, _, needs_ih, needs_hh, needs_bias = needs
+    needs_x, needs_h, needs_c, needs_ih, needs_hh, needs_bias, needs_second = needs
     grad_output, grad_h, grad_c = grads
     (time, batch, features), units = x.shape, cell.units
     gate_slope, act_slope, act = cell.gate.slope, cell.act.slope, cell.act.function
@@ -309,8 +316,7 @@ def _lstm_gradients(
         add = _adder(hh.t(), batch, x)  # U^T times the gradient of the gates
         dc = torch.zeros_like(h0) if grad_c is None else grad_c.clone()
         dc_thrice = dc.unsqueeze(1)
-        # Those of the kernels are transposed, (F, 4*H) and (S, 4*H): that is the form in which the product is fast.
-        d_kernel = d_recurrent = d_bias = None
+        d_kernel, d_recurrent, d_bias = _Gathered(x, ih), _Gathered(x, hh), None
 
         new_memory, old_memory = (memory[:-1], memory[1:]) if backwards else (memory[1:], memory[:-1])
         first, last = (time - 1, 0) if backwards else (0, time - 1)  # by the order of the forward pass
@@ -331,9 +337,9 @@ def _lstm_gradients(
             outer = chunk.start <= first < chunk.stop
             shape = (inside.stop - inside.start, batch, units)
             own = x.new_zeros(shape) if grad_output is None else grad_output[inside].clone(memory_format=_CONTIGUOUS)
-            before = list(own.unbind(0))
+            before: list[Tensor | None] = list(own.unbind(0))
             if outer:
-                before.insert(len(before) if backwards else 0, torch.zeros_like(h0))
+                before.insert(len(before) if backwards else 0, torch.zeros_like(h0) if needs_h else None)
             steps = list(
                 zip(
                     before,
@@ -350,34 +356,49 @@ def _lstm_gradients(
                 d_o.mul_(dh)
                 d_ifg.mul_(dc_thrice)
                 dc.mul_(forget)
-                dh = d_before
-                add(dh, d_gates)
+                if d_before is not None:
+                    dh = d_before
+                    add(dh, d_gates)
             flat = factors.view(-1, 4 * units)
             if dx is not None:
                 _times(flat, ih.t(), None, out=dx[chunk].view(-1, features))
             if needs_ih:
-                d_kernel = _accumulate(d_kernel, x[chunk].reshape(-1, features), flat)
-            if needs_bias:
+                d_kernel.add(flat, x[chunk].reshape(-1, features))
+            if needs_bias or needs_second:
                 d_bias = flat.sum(0) if d_bias is None else d_bias.add_(flat.sum(0))
             if needs_hh and len(before) > outer:
                 these = factors[inside.start - start : len(factors) - (stop - inside.stop)]
-                rows = output[inside].reshape(-1, units)
-                d_recurrent = _accumulate(d_recurrent, rows, these.reshape(-1, 4 * units))
+                d_recurrent.add(these.reshape(-1, 4 * units), output[inside].reshape(-1, units))
             if needs_hh and outer:
-                d_recurrent = _accumulate(d_recurrent, h0, factors[first - chunk.start])
-    return (
-        dx,
-        dh if needs[1] else None,
-        dc if needs[2] else None,
-        None if d_kernel is None else d_kernel.t().contiguous(),
-        None if d_recurrent is None else d_recurrent.t().contiguous(),
-        d_bias,
-    )
+                d_recurrent.add(factors[first - chunk.start], h0)
+        return (
+            dx,
+            dh if needs_h else None,
+            dc if needs_c else None,
+            d_kernel.total(),
+            d_recurrent.total(),
+            d_bias if needs_bias else None,
+            d_bias if needs_second else None,
+        )
 
 
-def _accumulate(onto: Tensor | None, x: Tensor, d_gates: Tensor) -> Tensor:
-    """Add ``x.T @ d_gates`` onto (size, 4*H), for x (rows, size) and d_gates (rows, 4*H)."""
-    if _onednn_pays(x, x.shape[1], d_gates):
-        product: Tensor = _linear(x.t(), d_gates.t(), None, "none", [], "")
-        return product if onto is None else onto.add_(product)
-    return torch.mm(x.t(), d_gates) if onto is None else onto.addmm_(x.t(), d_gates)
+class _Gathered:
+    """The gradient of a kernel (4*H, size), added up chunk by chunk."""
+
+    def __init__(self, like: Tensor, kernel: Tensor) -> None:
+        self.sum: Tensor | None = None
+        # Transposed, oneDNN makes it twice as fast as MKL; the other way round there would be no gain.
+        self.transposed = _onednn_pays(like, LEAST_STEPS * like.shape[1], kernel)
+
+    def add(self, d_gates: Tensor, x: Tensor) -> None:
+        """Add ``d_gates.T @ x``, for d_gates (rows, 4*H) and x (rows, size)."""
+        if self.transposed:
+            product = _linear(x.t(), d_gates.t(), None, "none", [], "")
+            self.sum = product if self.sum is None else self.sum.add_(product)
+        else:
+            transposed = d_gates.t()
+            self.sum = torch.mm(transposed, x) if self.sum is None else self.sum.addmm_(transposed, x)
+
+    def total(self) -> Tensor | None:
+        """Return what was added, in the form of the kernel."""
+        return self.sum if self.sum is None or not self.transposed else self.sum.t().contiguous()

@@ -65,7 +65,7 @@ def _transformed() -> bool:
     """Say whether something looks at single operations, or changes them: then only the plain loop will do."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -80,7 +80,7 @@ def _run_kernel(
         x = x.flip(0)
     flat = [w.ih, w.hh]
     if w.bias is not None:
-        second = torch.zeros_like(w.bias)
+        second = torch.zeros_like(w.bias) if w.second is None else w.second
         if w.bias_n is not None:
             second = torch.cat([second[: -cell.units], w.bias_n])
         flat += [w.bias, second]

@@ -6,7 +6,7 @@ Nothing here imports torch: counts, explanations and mappings work where it is n
 import dataclasses
 import functools
 
-from gatewise.core.layout import Framework, Layout
+from gatewise.core.layout import Framework, Layout, defaults
 
 _RNN = "pytorch/pytorch torch/nn/modules/rnn.py"
 
@@ -121,17 +121,38 @@ GENERAL_RNN = Layout(
 
 
 @functools.cache
-def variant(layout: Layout, *, single: bool, forget_bias: float) -> Layout:
-    """Return the layout of a general layer that has one bias only, or adds a forget bias at run time.
+def variant(layout: Layout, *, bias: str, forget_bias: float) -> Layout:
+    """Return the layout of a general layer with other biases, or with a forget bias that it adds at run time.
 
-    >>> list(variant(GENERAL_RNN, single=True, forget_bias=0.0).tensors)[-1]
+    Args:
+        layout: That of the layer with two biases.
+        bias: ``"dual"``, ``"single"`` or ``"none"``.
+        forget_bias: What it adds.
+
+    >>> list(variant(GENERAL_RNN, bias="single", forget_bias=0.0).tensors)[-1]
     'bias_ih_l{layer}{direction}'
     """
-    tensors = {name: pattern for name, pattern in layout.tensors.items() if not (single and name.startswith("bias_hh"))}
+    without = {"dual": (), "single": ("bias_hh",), "none": ("bias_ih", "bias_hh")}[bias]
+    tensors = {name: pattern for name, pattern in layout.tensors.items() if not name.startswith(without or ("-",))}
     adds = {"f": forget_bias} if forget_bias else {}
-    said = [word for word, there in (("bias='single'", single), (f"forget_bias={forget_bias:g}", adds)) if there]
+    said = [f"bias={bias!r}"] + [f"forget_bias={forget_bias:g}"] * bool(adds)
     return dataclasses.replace(layout, name=f"{layout.name}({', '.join(said)})", tensors=tensors, adds=adds)
 
+
+DEFAULTS = defaults(
+    f"{_RNN}, class LSTM",
+    initialisation=(
+        "Every tensor, biases too, uniform within 1/sqrt(hidden_size).",
+        f"{_RNN}, RNNBase.reset_parameters",
+    ),
+    forget_bias="None, stored or at run time.",
+    activations="LSTM and GRU: tanh, gates sigmoid, no others; RNN: tanh, or relu.",
+    dropout="None. dropout acts between stacked layers, with a new mask at each step; there is none within a layer.",
+    masks="No masks; a PackedSequence leaves out the steps behind the end of each sequence.",
+    time_axis="First: (time, batch, features), unless batch_first=True; states never have the batch first.",
+    state_order="h, c; each (layers * directions, batch, size).",
+    directions="Outputs lie in the order of time, forward and backward half side by side.",
+)
 
 FRAMEWORK = Framework(
     "torch",
@@ -141,4 +162,5 @@ FRAMEWORK = Framework(
         *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
         *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN),
     ),
+    DEFAULTS,
 )

@@ -46,7 +46,8 @@ class Weights(NamedTuple):
     Attributes:
         ih: (G*H, F).
         hh: (G*H, S).
-        bias: (G*H,), what can be added before the loop, or None.
+        bias: (G*H,), or None.
+        second: (G*H,), a second bias that can be added to the first before the loop, or None.
         bias_n: (H,), the second bias of a candidate that is reset behind the product, or None.
         hr: (S, H), the projection, or None.
         ch: (3*H,) or (3*H, H), the peepholes of i f o, or None.
@@ -55,9 +56,14 @@ class Weights(NamedTuple):
     ih: Tensor
     hh: Tensor
     bias: Tensor | None = None
+    second: Tensor | None = None
     bias_n: Tensor | None = None
     hr: Tensor | None = None
     ch: Tensor | None = None
+
+    def whole_bias(self) -> Tensor | None:
+        """Return what is added to every step's input."""
+        return self.bias if self.bias is None or self.second is None else self.bias + self.second
 
 
 class Run(NamedTuple):
@@ -80,11 +86,12 @@ class Run(NamedTuple):
 
 def project(x: Tensor, w: Weights, dropout: Tensor | None = None) -> Tensor:
     """Return ``W x + b`` for all steps at once: (T, B, F) to (T, B, G*H)."""
+    bias = w.whole_bias()
     if dropout is None or len(dropout) == 1:
-        return F.linear(x if dropout is None else x * dropout, w.ih, w.bias)
+        return F.linear(x if dropout is None else x * dropout, w.ih, bias)
     kernels = w.ih.chunk(len(dropout))
     parts = torch.cat([F.linear(x * one, kernel) for one, kernel in zip(dropout, kernels, strict=True)], -1)
-    return parts if w.bias is None else parts + w.bias
+    return parts if bias is None else parts + bias
 
 
 def plain(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:

@@ -401,21 +401,20 @@ class Recurrent(nn.Module):
         return halves, tuple(torch.stack(part) for part in zip(*last, strict=True))
 
     def _weights(self, index: int, dtype: torch.dtype) -> Weights:
-        """Return the weights of one layer and direction; biases that can be added up beforehand are."""
+        """Return the weights of one layer and direction; the forget bias is in its bias."""
         parts = [self._weight(name) for name in self._names[index]]
         parts = [part if part is None or part.dtype == dtype else part.to(dtype) for part in parts]
         ih, hh, bias, second, hr, ch = parts
         bias_n = None
-        if second is not None:
-            if self.cell == "gru" and self.reset == "after":  # the reset acts on the candidate's second bias, too
-                second, bias_n = second.split((2 * self.hidden_size, self.hidden_size))
-                second = F.pad(second, (0, self.hidden_size))
-            bias = bias + second
+        if second is not None and self.cell == "gru" and self.reset == "after":
+            # The reset acts on the candidate's second bias, too: only the others can be added beforehand.
+            bias_n = second[2 * self.hidden_size :]
+            second = F.pad(second[: 2 * self.hidden_size], (0, self.hidden_size))
         if self.forget_bias and self.cell == "lstm":
             added = ih.new_zeros(4 * self.hidden_size)
             added[self.hidden_size : 2 * self.hidden_size] = self.forget_bias
             bias = added if bias is None else bias + added
-        return Weights(ih, hh, bias, bias_n, hr, ch)
+        return Weights(ih, hh, bias, second, bias_n, hr, ch)
 
     def _draw_dropout(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Draw the masks of one pass: for the input, and for the state; the same at every step."""

@@ -15,8 +15,8 @@ from gatewise.errors import SpecError
 class KerasAdam(Optimizer):
     """Adam with the update rule and the default settings of ``keras.optimizers.Adam``.
 
-    Both frameworks keep the running means m of g and v of g². They differ in where epsilon stands. With c1 = 1 - beta1^t
-    and c2 = 1 - beta2^t, which undo the bias of the means towards their start at zero:
+    Both frameworks keep the running means m of g and v of g². They differ in where epsilon stands. The means start at
+    zero, which c1 = 1 - beta1^t and c2 = 1 - beta2^t undo:
 
     ======================  =========================================
     ``torch.optim.Adam``    ``p -= lr / c1 * m / (sqrt(v / c2) + eps)``

@@ -300,7 +300,7 @@ def diagnose(
     stale: tuple[str, ...],
     **options: Any,
 ) -> None:
-    r"""Say which mistake gives a number of parameters that someone has.
+    r"""Say which mistake gives a claimed number of parameters.
 
     Exits with 1 if no mistake on the list gives it.
 
@@ -337,7 +337,7 @@ def diagnose(
 def solve(
     total: Any, framework: str, cell: str | None, features: Any, units: Any, most: int, every: bool, format: str
 ) -> None:
-    r"""Find the layers that have a number of parameters, alone or under a dense layer.
+    r"""Find the layers that have a number of parameters.
 
     Exits with 1 if there is none.
 
@@ -448,7 +448,7 @@ def compare(path: str, output: str | None, format: str) -> None:
 )
 @_format
 def port(source: str, target: str, second_bias: str, format: str) -> None:
-    r"""Port a model from file to file, verify it, and say what was done.
+    r"""Port a model file, verify it, and say what was done.
 
     Nothing is written unless the outputs agree.
 
@@ -496,7 +496,9 @@ def verify(first: str, second: str, seed: int, format: str) -> None:
 @click.option("--seed", type=int, default=0, help="Seed of the weights.")
 @click.option("--initial", default="keras", help="The rule of the draw: keras or torch.")
 def build(framework: str, output: str, seed: int, initial: str, **options: Any) -> None:
-    r"""Build a layer with drawn weights, and save it: .safetensors, or .keras for Keras.
+    r"""Build a layer with drawn weights and save it.
+
+    The suffix says how: .safetensors, or .keras for Keras.
 
     \b
     gatewise build torch lstm.safetensors -x 3 -u 50

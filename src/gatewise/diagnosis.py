@@ -22,10 +22,10 @@ from gatewise.core.plan import plan
 from gatewise.core.spec import GRU, Dropout, Input, Layer, Masking, Network, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
+from gatewise.pairing import Parts, Unit, alike, halves, restacked, units
 from gatewise.parity import Comparison, Side, Trial, mistakes
 
 Array = np.ndarray
-Parts = dict[str, Array]  # the canonical parts of one direction
 
 EQUAL = 16
 """How many roundings two weights may be apart and still count as equal."""
@@ -86,24 +86,6 @@ class Found(NamedTuple):
     text: str
     before: float
     after: float
-
-
-class Unit(NamedTuple):
-    """One layer with weights, taken out of its stack.
-
-    Attributes:
-        name: Its name in the network without stacks.
-        layer: The layer that it was, and its place in that stack.
-        spec: What it computes.
-        weights: Its canonical parts, with the direction in their names.
-        order: The order in which its layout keeps the gates.
-    """
-
-    name: str
-    layer: tuple[str, int]
-    spec: Spec
-    weights: Parts
-    order: str
 
 
 @dataclass
@@ -234,7 +216,7 @@ class _Case:
         ours, theirs = units(self.first), units(self.second)
         flat, _ = unstacked(self.first.network)
         right = Guess(flat, {unit.name: unit.weights for unit in ours})
-        if len(ours) != len(theirs) or not all(map(_comparable, ours, theirs)):
+        if not alike(ours, theirs):
             return ()
         names = {mine.name: yours.layer[0] for mine, yours in zip(ours, theirs, strict=True)}
         told: tuple[Found, ...] = ()
@@ -344,7 +326,7 @@ class _Case:
             for later in needed[number + 1 :]:
                 rest = later.plant(rest)
             left = after if last else self.away(rest)
-            text = _text(f"{'also, ' if found else ''}in the target, {each.undoing}", before, left, last=last)
+            text = _text(f"in the target, {'also ' if found else ''}{each.undoing}", before, left, last=last)
             found.append(Found(each.layer, each.mistake, text, before, left))
             before = left
         return tuple(found)
@@ -362,7 +344,7 @@ class _Case:
             made, own = adapter.assemble(network, dtype=dtype, form=form)
             layouts = own_layouts(self.second.framework, network, form)
             for layer in network.weighted:
-                weights = {name: array.astype(dtype) for name, array in _restacked(layer, right.weights).items()}
+                weights = {name: array.astype(dtype) for name, array in restacked(layer, right.weights).items()}
                 adapter.write(
                     own[layer.name], plan(layer.spec, CANONICAL[layer.spec.cell], layouts[layer.name]).apply(weights)
                 )
@@ -387,55 +369,6 @@ def _text(clause: str, before: float, after: float, *, last: bool) -> str:
     return f"{was} to {after:.1e} once {clause}."
 
 
-# ── units ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_COARSE = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-
-
-def units(side: Side) -> list[Unit]:
-    """Return the layers of one side that have weights, out of their stacks, with their canonical weights."""
-    natives, network = side.adapter.natives(side.obj), side.network
-    layouts = own_layouts(side.framework, network, side.adapter.form(side.obj), natives)
-    canonical = {
-        layer.name: plan(layer.spec, layouts[layer.name], CANONICAL[layer.spec.cell]).apply(
-            side.adapter.read(natives[layer.name])
-        )
-        for layer in network.weighted
-    }
-    flat, places = unstacked(network)
-    made = []
-    for layer in flat.weighted:
-        name, place = places[layer.name]
-        stacked = layer.name != name
-        prefix = f"layer_{place}/" if stacked else ""
-        parts = {part.removeprefix(prefix): array for part, array in canonical[name].items() if part.startswith(prefix)}
-        made.append(Unit(layer.name, (name, place), layer.spec, parts, layouts[name].gates))
-    return made
-
-
-def _restacked(layer: Layer, weights: Mapping[str, Parts]) -> Parts:
-    """Return the canonical weights of a layer from those of its units."""
-    spec = layer.spec
-    if not isinstance(spec, Recurrent) or spec.layers == 1:
-        return weights[layer.name]
-    return {
-        f"layer_{place}/{part}": array
-        for place in range(spec.layers)
-        for part, array in weights[f"{layer.name}.{place}"].items()
-    }
-
-
-def _comparable(mine: Unit, yours: Unit) -> bool:
-    """Say whether two units have weights of the same shapes, but for biases that one may lack."""
-    if mine.spec.cell != yours.spec.cell:
-        return False
-    for name in mine.weights.keys() ^ yours.weights.keys():
-        if "bias" not in name:
-            return False
-    both = mine.weights.keys() & yours.weights.keys()
-    return all(mine.weights[name].shape == yours.weights[name].shape for name in both)
-
-
 # ── weights side by side ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -450,11 +383,11 @@ class Reading(NamedTuple):
 def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]:
     """Yield what turns the weights of one unit into those of the other."""
     layer = yours.layer[0]
-    halves = ["forward/", "backward/"] if mine.spec.options().get("bidirectional") else [""]
+    sides = halves(mine.spec)
     split = [
         [
             {name.removeprefix(half): array for name, array in unit.weights.items() if name.startswith(half)}
-            for half in halves
+            for half in sides
         ]
         for unit in (mine, yours)
     ]
@@ -464,11 +397,11 @@ def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]
     crossed = [
         _Pair(mine.spec, yours.spec, one, other, (), eps) for one, other in zip(split[0], split[1][::-1], strict=True)
     ]
-    if len(halves) == 2 and not all(pair.equal for pair in pairs) and all(pair.equal for pair in crossed):
+    if len(sides) == 2 and not all(pair.equal for pair in pairs) and all(pair.equal for pair in crossed):
         undoing = f"the weights of the two directions of {layer!r} are exchanged"
         yield _planted(mine, yours, list(mine.weights | yours.weights), layer, "directions-exchanged", undoing)
         return
-    for half, pair in zip(halves, pairs, strict=True):
+    for half, pair in zip(sides, pairs, strict=True):
         readings[half] = pair.readings()
     told: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for half, each in readings.items():
@@ -476,12 +409,12 @@ def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]
             told.setdefault((reading.mistake, reading.detail), []).append((half, reading.part))
     for (mistake, detail), places in told.items():
         parts = list(dict.fromkeys(part for _, part in places))
-        sides = list(dict.fromkeys(half for half, _ in places))
+        where = list(dict.fromkeys(half for half, _ in places))
         every = {part for pair in pairs for part in pair.telling()}
         whole = mistake == "gates-exchanged" and set(parts) >= every
         what = f"{layer!r}" if whole else f"the {_listed([part.replace('_', ' ') for part in parts])} of {layer!r}"
-        if len(sides) < len(halves):
-            what += f" ({sides[0].rstrip('/')} half)"
+        if len(where) < len(sides):
+            what += f" ({where[0].rstrip('/')} half)"
         names = [half + name for half, part in places for name in pairs[0].tensors(part)]
         yield _planted(mine, yours, names, layer, mistake, detail.format(what=what, layer=repr(layer)))
 

@@ -453,17 +453,59 @@ class Layout:
         return self.name
 
 
+TOPICS = (
+    "initialisation",
+    "forget bias",
+    "activations",
+    "dropout",
+    "masks",
+    "time axis",
+    "state order",
+    "directions",
+)
+"""What frameworks do otherwise that is no weight, and that a port has to know."""
+
+
+class Default(NamedTuple):
+    """What a framework does in one respect unless it is told otherwise.
+
+    Attributes:
+        topic: One of ``TOPICS``.
+        text: What it does, in a sentence.
+        source: Where a reader can check it.
+    """
+
+    topic: str
+    text: str
+    source: str
+
+
+def defaults(source: str, **texts: str | tuple[str, str]) -> tuple[Default, ...]:
+    """Return the defaults of a framework from one text a topic, or a text with a source of its own.
+
+    >>> defaults("mine/rnn.py", time_axis="Second.")
+    (Default(topic='time axis', text='Second.', source='mine/rnn.py'),)
+    """
+    made = []
+    for name, said in texts.items():
+        text, where = (said, source) if isinstance(said, str) else said
+        made.append(Default(name.replace("_", " "), text, where))
+    return tuple(made)
+
+
 class Framework(NamedTuple):
     """What ``layouts.py`` of an adapter package declares; readable without the framework itself.
 
     ``needs`` are the packages to import before it can run here. The first layout of each cell is the framework's
-    default for that cell, the one that ``"torch"`` means without a class behind it.
+    default for that cell, the one that ``"torch"`` means without a class behind it. ``defaults`` is what it does unless
+    it is told otherwise, where that is no weight.
     """
 
     name: str
     title: str
     needs: tuple[str, ...]
     layouts: tuple[Layout, ...]
+    defaults: tuple[Default, ...] = ()
 
 
 _CANONICAL_PREFIX = "{layer:|layer_#/}{direction:|forward/,backward/}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,16 +109,19 @@ def _columns(rows: list[list[str]], right: list[bool]) -> str:
     This is tabulate's "simple" format; importing tabulate takes as long as all the rest of a count, and a terminal is
     where people wait for it.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = zip(row, spaces, right, strict=True)
+        lines.append("  ".join(space + cell if flush else cell + space for cell, space, flush in cells))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _width(text: str) -> int:
+    """Return how many columns a text takes; a combining sign takes none."""
+    return len(text) if text.isascii() else sum(not unicodedata.combining(sign) for sign in text)
 
 
 def _is_numeric(column: list[object]) -> bool:
