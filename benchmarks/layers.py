@@ -9,19 +9,19 @@ figure that repeats on a busy machine, wall time stands beside it. Weights are s
 from __future__ import annotations
 
 import argparse
-import resource
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import gatewise_torch
 import torch
 from torch import nn
-
-import gatewise_torch
 
 CASES = {1: (32, 400, 64, 128), 2: (1, 10, 3, 50), 3: (256, 50, 128, 512)}  # batch, steps, features, units
 TARGETS = {"inference": {1: 3.0, 2: 2.3, 3: 1.4}, "training": {1: 1.7, 2: 1.7, 3: 1.3}}
@@ -141,10 +141,8 @@ def measure(
                     found.append(Ratio(name, phase, case, cpu, wall, base, target))
                     if show:
                         flag = "" if cpu <= target else "  <-- above"
-                        print(
-                            f"{name:60} {phase:10} {case:4}  {cpu:5.2f}  {wall:6.2f}  {target:4.2f}  {base * 1e3:11.3f}{flag}",
-                            flush=True,
-                        )
+                        figures = f"{cpu:5.2f}  {wall:6.2f}  {target:4.2f}  {base * 1e3:11.3f}"
+                        print(f"{name:60} {phase:10} {case:4}  {figures}{flag}", flush=True)
     finally:
         torch.set_num_threads(before)
     return found
@@ -153,18 +151,24 @@ def measure(
 # --------------------------------------------------------------------------------------------------------- memory
 
 
-def _peak(kind: str, options: str, case: int, native: bool) -> None:
-    """Print the growth of this process's peak memory over one training step, in MiB."""
+def _status(field: str) -> float:
+    """Return a field of this process's status in MiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def _peak(kind: str, options: dict[str, Any], case: int, native: bool) -> None:
+    """Print by how much two training steps raise this process's memory at its peak, in MiB."""
     torch.set_num_threads(1)
-    warm = [pair for pair in _pair(kind, eval(options), 2)]  # noqa: S307
-    for layer in warm[:2]:
-        _training(layer, warm[2])()
-    ours, theirs, x = _pair(kind, eval(options), case)  # noqa: S307
+    for layer in (small := _pair(kind, options, 2))[:2]:
+        _training(layer, small[2])()
+    ours, theirs, x = _pair(kind, options, case)
     call = _training(theirs if native else ours, x)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
     call()
     call()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_status("VmHWM") - before)
 
 
 def measure_memory(cases: Iterable[int] = (1, 3), layers: Iterable[Any] = LAYERS[1:]) -> dict[tuple[str, int], float]:
@@ -175,7 +179,7 @@ def measure_memory(cases: Iterable[int] = (1, 3), layers: Iterable[Any] = LAYERS
             mine, theirs = (
                 float(
                     subprocess.run(
-                        [sys.executable, __file__, "--peak", kind, repr(options), str(case), str(native)],
+                        [sys.executable, __file__, "--peak", kind, json.dumps(options), str(case), str(native)],
                         capture_output=True,
                         text=True,
                         check=True,
@@ -192,7 +196,7 @@ def main() -> None:
     """Run as a script."""
     if sys.argv[1:2] == ["--peak"]:
         kind, options, case, native = sys.argv[2:]
-        _peak(kind, options, int(case), native == "1")
+        _peak(kind, json.loads(options), int(case), native == "1")
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=15)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "elu", "softplus", "softmax")
 """The last is left out where there is one unit: Keras warns of a softmax over one."""
 

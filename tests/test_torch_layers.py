@@ -1,4 +1,4 @@
-"""The general torch layers: against the float64 oracle, against torch.nn, and their fast paths against the plain loop."""
+"""The general torch layers: against the float64 oracle, against torch.nn; the fast paths against the plain loop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 
 from gatewise.arrays.reference import run
-from gatewise.core.spec import ACTIVATIONS
-from gatewise.core.spec import GRU as GRUSpec
-from gatewise.core.spec import LSTM as LSTMSpec
-from gatewise.core.spec import RNN as RNNSpec
+from gatewise.core import spec as specs
 from gatewise.errors import ShapeError, SpecError
 
 torch = pytest.importorskip("torch")
@@ -23,8 +20,8 @@ from gatewise_torch import GRU, LSTM, RNN, activations, kernels, loops  # noqa: 
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
 LAYERS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-SPECS = {"lstm": LSTMSpec, "gru": GRUSpec, "rnn": RNNSpec}
-COMPUTED = [name for name in ACTIVATIONS if name not in ("threshold", "glu")]
+SPECS = {"lstm": specs.LSTM, "gru": specs.GRU, "rnn": specs.RNN}
+COMPUTED = [name for name in specs.ACTIVATIONS if name not in ("threshold", "glu")]
 MASKS = ("left", "right", "middle", "whole rows", "random", "all")
 
 
@@ -207,3 +204,695 @@ def test_every_activation(cell, name, grad):
         with torch.set_grad_enabled(grad):
             output, states = call(layer, x)
         assert_same(layer, run(spec, canonical(layer), x), output, states)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_stateful(seed):
+    """Several batches in a row are one long sequence; reset_state starts again."""
+    rng = np.random.default_rng(seed)
+    cell, shared, own = draw_options(rng)
+    shared |= {"bidirectional": False, "go_backwards": False, "merge": "concat"}
+    layer, spec = make(cell, shared, own)
+    layer.stateful = True
+    x, states = rng.normal(size=(2, 9, 3)), None
+    for start in (0, 3, 6, 0):
+        if start == 0 and states is not None:
+            layer.reset_state()
+            states = None
+        part = x[:, start : start + 3]
+        output, last = call(layer, part)
+        result = run(spec, canonical(layer), part, state=states)
+        assert_same(layer, result, output, last)
+        assert not any(kept.requires_grad for kept in layer._kept)
+        states = result.states
+    with pytest.raises(ShapeError, match=r"batch of 3.*\n.*\n.*reset_state\(\)"):
+        call(layer, rng.normal(size=(3, 3, 3)))
+    copied = pickle.loads(pickle.dumps(layer))
+    assert torch.equal(copied._kept[0], layer._kept[0])
+    given = draw_states(layer, 2)
+    output, last = call(layer, x[:, :3], given)
+    assert_same(layer, run(spec, canonical(layer), x[:, :3], state=[numpy(part) for part in given]), output, last)
+
+
+def test_states_kept_in_inference_mode_can_be_trained_on():
+    layer = LSTM(3, 4, activation="relu", stateful=True)
+    with torch.inference_mode():
+        layer(torch.ones(5, 2, 3))
+    layer(torch.ones(5, 2, 3))[0].sum().backward()
+    layer(torch.ones(5, 2, 3))[0].sum().backward()
+    assert layer.weight_hh_l0.grad is not None
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_one_sequence_lengths_and_returns(cell):
+    layer, _ = make(cell, {"activation": "relu"}, {"num_layers": 2})
+    x = torch.randn(5, 3, 3, dtype=torch.float64)
+    output, last = layer(x)
+    single, last_of_one = layer(x[:, 1])
+    assert torch.allclose(single, output[:, 1])
+    for met, expected in zip(last_of_one, last, strict=True) if cell == "lstm" else ((last_of_one, last),):
+        assert torch.allclose(met, expected[:, 1])
+    lengths = torch.tensor([5, 0, 2])
+    by_length = layer(x, lengths=lengths)[0]
+    by_mask = layer(x, mask=torch.arange(5)[:, None] < lengths)[0]
+    assert torch.equal(by_length, by_mask)
+    assert torch.equal(layer(x[:, 2], mask=[True, True, False, False, False])[0], by_mask[:, 2])
+    assert not by_mask[:, 1].any()
+    layer.return_state = False
+    assert torch.equal(layer(x), output)
+    layer.return_sequences = False
+    assert torch.equal(layer(x), output[-1])
+    assert torch.allclose(layer(x[:, 0]), output[-1, 0])
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_masked_nan_padding_has_no_effect(cell):
+    layer, _ = make(cell, {"activation": "relu"}, {"num_layers": 1})
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    padded = x.clone()
+    padded[3:] = torch.nan
+    mask = torch.arange(5)[:, None].expand(5, 2) < 3
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            assert torch.equal(layer(padded, mask=mask)[0], layer(x, mask=mask)[0])
+    layer(padded, mask=mask)[0].sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters())
+
+
+# ----------------------------------------------------------------------------------------------- against torch.nn
+
+
+NATIVE = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+def pair(cell, dtype=torch.float64, **options):
+    native = NATIVE[cell](3, 4, dtype=dtype, **options)
+    layer = LAYERS[cell](3, 4, dtype=dtype, **options)
+    assert list(layer.state_dict()) == list(native.state_dict())
+    layer.load_state_dict(native.state_dict())
+    native.load_state_dict(layer.state_dict())
+    return layer, native
+
+
+def flat(returned):
+    output, last = returned
+    return [
+        output.data if isinstance(output, PackedSequence) else output,
+        *(last if isinstance(last, tuple) else [last]),
+    ]
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_is_torch_nn(cell, bias, layers, bidirectional, batch_first):
+    options = {"num_layers": layers, "bias": bias, "bidirectional": bidirectional, "batch_first": batch_first}
+    if cell == "lstm" and not bias:
+        options["proj_size"] = 2
+    if cell == "rnn" and not bias:
+        options["nonlinearity"] = "relu"
+    layer, native = pair(cell, **options)
+    assert layer._has_kernel
+    assert layer._is_ordinary
+    x = torch.randn(5, 5, 3, dtype=torch.float64, requires_grad=True)
+    states = draw_states(layer, 5)
+    hx = states if cell == "lstm" else states[0]
+    for arguments in ((x,), (x, hx), (x[0],)):
+        for met, expected in zip(flat(layer(*arguments)), flat(native(*arguments)), strict=True):
+            assert torch.allclose(met, expected, rtol=0, atol=1e-15)
+    for packed in (
+        pack_padded_sequence(x, [3, 5, 1, 2, 5], enforce_sorted=False),
+        pack_padded_sequence(x, [5, 4, 4, 2, 1]),
+    ):
+        for arguments in ((packed,), (packed, hx)):
+            met, expected = layer(*arguments), native(*arguments)
+            assert torch.equal(met[0].batch_sizes, expected[0].batch_sizes)
+            for one, other in zip(flat(met), flat(expected), strict=True):
+                assert torch.equal(one, other)
+            # The same the long way, by mask, through the plain loop.
+            layer._has_kernel, layer._kernel = False, None
+            for one, other in zip(flat(layer(*arguments)), flat(expected), strict=True):
+                assert torch.allclose(one, other, atol=1e-12)
+            layer._resolve()
+    met, expected = (
+        torch.autograd.grad(flat(one(x))[0].square().sum(), [x, *one.parameters()]) for one in (layer, native)
+    )
+    for one, other in zip(met, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_same_seed_same_weights(cell):
+    torch.manual_seed(5)
+    native = NATIVE[cell](3, 4, num_layers=2, bidirectional=True)
+    torch.manual_seed(5)
+    layer = LAYERS[cell](3, 4, num_layers=2, bidirectional=True)
+    for met, expected in zip(layer.parameters(), native.parameters(), strict=True):
+        assert torch.equal(met, expected)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"go_backwards": True}, {"bidirectional": True, "merge": "sum"}])
+def test_packed_is_each_sequence_by_itself(cell, batch_first, options):
+    layer, _ = make(cell, {"activation": "softsign", **options}, {"num_layers": 2, "batch_first": batch_first})
+    lengths = [2, 5, 3]
+    sequences = [torch.randn(length, 3, dtype=torch.float64) for length in lengths]
+    padded = nn.utils.rnn.pad_sequence(sequences)
+    packed = pack_padded_sequence(padded, lengths, enforce_sorted=False)
+    states = draw_states(layer, 3)
+    output, last = layer(packed, states if cell == "lstm" else states[0])
+    unpacked, _ = pad_packed_sequence(output)
+    for number, sequence in enumerate(sequences):
+        own = tuple(part[:, number] for part in states)
+        expected, states_of_one = layer(sequence, own if cell == "lstm" else own[0])
+        assert torch.allclose(unpacked[: len(sequence), number], expected)
+        pairs = zip(last, states_of_one, strict=True) if cell == "lstm" else ((last, states_of_one),)
+        for met, other in pairs:
+            assert torch.allclose(met[:, number], other)
+    layer.return_sequences = False
+    final = layer(packed)[0]
+    for number, sequence in enumerate(sequences):
+        assert torch.allclose(final[number], layer(sequence)[0])
+
+
+def test_dropout_between_layers_is_that_of_torch_nn():
+    layer, native = pair("lstm", num_layers=3, dropout=0.5)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    expected = native(x)[0]
+    torch.manual_seed(1)
+    assert torch.equal(layer(x)[0], expected)
+    assert torch.equal(layer.eval()(x)[0], native.eval()(x)[0])
+    other = LSTM(3, 4, num_layers=2, dropout=1.0, activation="relu", bias=False)
+    assert not other(x.float())[0].any()
+    assert other.eval()(x.float())[0].any()
+    with pytest.warns(UserWarning, match="dropout=0.5 acts between layers"):
+        LSTM(3, 4, dropout=0.5)
+
+
+# ------------------------------------------------------------------------------------------- the fast paths' gradients
+
+ELEMENTWISE = [name for name in activations.NAMED if activations.NAMED[name].slope is not None]
+SMOOTH = ["tanh", "sigmoid", "softplus", "softsign", "silu", "gelu", "mish", "log_sigmoid", "squareplus", "softmax"]
+
+
+def plainly(monkeypatch):
+    monkeypatch.setattr(kernels.fast_gru, "can_train", lambda *_: False)
+    monkeypatch.setattr(kernels.fast, "can_train", lambda *_: False)
+    monkeypatch.setattr(kernels.fast, "can_infer", lambda *_: False)
+
+
+def gradients(layer, x, hx, weigh):
+    x = x.clone().requires_grad_()
+    hx = tuple(part.clone().requires_grad_() for part in hx)
+    output, last = layer(x, hx if layer.cell == "lstm" else hx[0])
+    results = [output, *(last if layer.cell == "lstm" else [last])]
+    total = sum((weigh[: result.numel()].view(result.shape) * result).sum() for result in results)
+    return torch.autograd.grad(total, [x, *hx, *layer.parameters()])
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("place", ["activation", "recurrent_activation"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("size", [(7, 3, 5, 4), (9, 64, 16, 96)])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_fast_training_is_the_plain_loop(monkeypatch, cell, name, place, backwards, size):
+    """In float64 the products are MKL's, in float32 and large oneDNN's; chunks are cut small to see their seams."""
+    time, batch, features, units = size
+    monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        bias = "single" if cell == "lstm" else "dual"
+        layer = LAYERS[cell](features, units, bias=bias, **{place: name}, go_backwards=backwards, dtype=dtype)
+        x = 0.5 * torch.randn(4 if name == "exponential" else time, batch, features, dtype=dtype)  # it soon overflows
+        hx = tuple(0.1 * torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
+        weigh = torch.randn(time * batch * units, dtype=dtype)
+        layer._has_kernel, layer._kernel = False, None  # torch.nn could do the usual ones
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.mul_(0.5)
+        assert fast_runs(layer, x)
+        met = gradients(layer, x, hx, weigh)
+        with monkeypatch.context() as patch:
+            plainly(patch)
+            expected = gradients(layer, x, hx, weigh)
+        for one, other in zip(met, expected, strict=True):
+            assert (one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max()))
+
+
+def fast_runs(layer, x):
+    output = layer(x)[0]
+    names, node = [], output.grad_fn
+    while node is not None:
+        names.append(node.name())
+        node = node.next_functions[0][0] if node.next_functions else None
+        if {"_LstmBackward", "_GruBackward"} & set(names):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("use", ["output", "h", "c", "last output"])
+def test_fast_training_from_each_result_alone(monkeypatch, use):
+    layer = LSTM(3, 4, activation="relu", return_sequences=use != "last output", dtype=torch.float64)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+
+    def once():
+        output, (h, c) = layer(x)
+        chosen = {"output": output, "h": h, "c": c, "last output": output}[use]
+        layer.zero_grad()
+        chosen.square().sum().backward()
+        return [parameter.grad.clone() for parameter in layer.parameters()]
+
+    met = once()
+    plainly(monkeypatch)
+    for one, other in zip(met, once(), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"activation": "relu"}),
+        ("lstm", {"recurrent_activation": "hard_sigmoid", "go_backwards": True}),
+        ("lstm", {"activation": "softsign", "bidirectional": True, "num_layers": 2, "bias": "single"}),
+        ("lstm", {"activation": "softplus", "peepholes": True, "proj_size": 2, "cell_clip": 0.3, "forget_bias": 1.0}),
+        ("lstm", {"peepholes": "full", "merge": "mul", "bidirectional": True}),
+        ("gru", {"activation": "softsign"}),
+        ("gru", {"activation": "elu", "bias": "single", "go_backwards": True}),
+        ("gru", {"recurrent_activation": "hard_sigmoid", "num_layers": 2, "bidirectional": True}),
+        ("gru", {"reset": "before", "recurrent_activation": "hard_sigmoid_02"}),
+        ("rnn", {"activation": "gelu"}),
+        *(("lstm", {"activation": name, "recurrent_activation": "sigmoid"}) for name in SMOOTH),
+        *(("lstm", {"recurrent_activation": name}) for name in ("hard_sigmoid", "sparse_sigmoid", "hard_sigmoid_02")),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradcheck(cell, options, masked):
+    layer = LAYERS[cell](2, 3, dtype=torch.float64, **options)
+    mask = torch.tensor([[1, 0], [0, 1], [1, 1]]) if masked else None
+    x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
+    states = tuple(part.requires_grad_() for part in draw_states(layer, 2))
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x, *tensors):
+        hx, weights = tensors[: len(states)], dict(zip(names, tensors[len(states) :], strict=True))
+        hx = hx if cell == "lstm" else hx[0]
+        output, last = torch.func.functional_call(layer, weights, (x, hx), {"mask": mask})
+        return output, *(last if cell == "lstm" else (last,))
+
+    inputs = (x, *states, *layer.parameters())
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", [name for name in activations.NAMED if name not in ("hard_shrink", "sparsemax")])
+def test_every_activation_can_be_differentiated_twice(name):
+    x = torch.linspace(-2.9, 3.1, 12, dtype=torch.float64).view(3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(activations.NAMED[name].function, (x,))
+    assert torch.autograd.gradgradcheck(activations.NAMED[name].function, (x,))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_slopes(name):
+    one = activations.NAMED[name]
+    x = torch.linspace(-7.93, 7.87, 60, dtype=torch.float64, requires_grad=True)
+    y = one.function(x)
+    grad = torch.randn(60, dtype=torch.float64)
+    kept = grad.clone()
+    (expected,) = torch.autograd.grad(y, x, grad)
+    with torch.no_grad():
+        assert torch.allclose(one.slope(grad, y), expected, rtol=1e-7, atol=1e-9)
+        assert torch.equal(grad, kept)
+        if one.in_place is not None:
+            in_place = x.clone()
+            one.in_place(in_place)
+            assert torch.allclose(in_place, y, atol=1e-15)
+
+
+def test_gradient_penalty():
+    """The second derivative of a weight that enters by the recurrent product only must not go missing."""
+    layer = LSTM(3, 4, activation="relu", dtype=torch.float64)
+    reference = copy.deepcopy(layer)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    for one, transform in ((layer, False), (reference, True)):
+        z = x.clone().requires_grad_()
+        output = one(z)[0] if not transform else plain_output(one, z)
+        (slope,) = torch.autograd.grad(output.sum(), z, create_graph=True)
+        slope.square().sum().backward()
+        found.append([parameter.grad for parameter in one.parameters()])
+    for met, expected in zip(*found, strict=True):
+        assert met is not None
+        assert torch.allclose(met, expected, atol=1e-12)
+
+
+def plain_output(layer, x):
+    zeros = torch.zeros(x.shape[1], layer.hidden_size, dtype=x.dtype)
+    return loops.plain(layer._cell, x, (zeros, zeros), layer._weights(0, x.dtype), loops.Run())[0]
+
+
+def test_tied_weights_are_counted_once():
+    layer = LSTM(4, 4, num_layers=2, activation="relu", bias=False, dtype=torch.float64)
+    layer.weight_ih_l1, layer.weight_hh_l1 = layer.weight_ih_l0, layer.weight_hh_l0
+    x = torch.randn(4, 2, 4, dtype=torch.float64)
+    once = torch.autograd.grad(layer(x)[0].sum(), [layer.weight_hh_l0])[0]
+    twice = torch.autograd.grad(layer(x)[0].sum(), [layer.weight_hh_l0], create_graph=True)[0]
+    assert torch.allclose(once, twice, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, in forward mode
+def test_function_transforms_and_retained_graphs():
+    layer = LSTM(3, 4, activation="relu")
+    x = torch.randn(5, 2, 3)
+
+    def loss(weights, one):
+        return torch.func.functional_call(layer, weights, (one,))[0].square().sum()
+
+    weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
+    transformed = torch.func.grad(loss)(weights, x)
+    total = layer(x)[0].square().sum()
+    total.backward(retain_graph=True)
+    first = {name: parameter.grad.clone() for name, parameter in layer.named_parameters()}
+    total.backward()
+    for name, parameter in layer.named_parameters():
+        assert torch.allclose(transformed[name], first[name], atol=1e-5)
+        assert torch.allclose(parameter.grad, 2 * first[name])
+    each = torch.func.vmap(lambda one: layer(one)[0])(x.transpose(0, 1))
+    assert torch.allclose(each.transpose(0, 1), layer(x)[0], atol=1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(layer(dual)[0]).tangent is not None
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_frozen_parts(cell):
+    layer = LAYERS[cell](3, 4, activation="softsign", dtype=torch.float64)
+    full = torch.autograd.grad(layer(torch.ones(5, 2, 3, dtype=torch.float64))[0].sum(), list(layer.parameters()))
+    for frozen, parameter in enumerate(layer.parameters()):
+        parameter.requires_grad_(False)
+        layer.zero_grad()
+        layer(torch.ones(5, 2, 3, dtype=torch.float64))[0].sum().backward()
+        for number, (one, expected) in enumerate(zip(layer.parameters(), full, strict=True)):
+            assert one.grad is None if number == frozen else torch.allclose(one.grad, expected)
+        parameter.requires_grad_(True)
+
+
+@pytest.mark.parametrize("steps", [6, 20])
+@pytest.mark.parametrize("rows", [1, 64])
+def test_without_onednn_and_the_private_guard(monkeypatch, rows, steps):
+    layer = LSTM(16, 128, activation="relu")
+    x = torch.randn(steps, rows, 16)
+
+    def results():
+        layer.zero_grad()
+        with torch.no_grad():
+            inferred = layer(x)[0]
+        output = layer(x)[0]
+        output.square().sum().backward()
+        return [inferred, output, *(parameter.grad for parameter in layer.parameters())]
+
+    before = results()
+    monkeypatch.setattr(kernels.fast, "_linear", None)
+    monkeypatch.setattr(kernels.fast, "quiet", torch.no_grad)
+    for met, expected in zip(results(), before, strict=True):
+        assert torch.allclose(met, expected, rtol=1e-4, atol=1e-4)
+        assert not met.is_inference()
+
+
+# ------------------------------------------------------------------------------------------------------ low precision
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"activation": "relu"}, {"activation": "softmax", "bidirectional": True}])
+def test_low_precision(cell, dtype, options):
+    layer = LAYERS[cell](3, 4, **options)
+    x = torch.randn(6, 2, 3)
+    expected = layer(x)[0]
+    low = copy.deepcopy(layer).to(dtype)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            output, _ = low(x.to(dtype))
+        assert output.dtype == dtype
+        assert torch.allclose(output.float(), expected, atol=0.05)
+    output.sum().backward()
+    assert all(parameter.grad.dtype == dtype for parameter in low.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                output = layer(x)[0]
+            assert output.dtype == torch.bfloat16
+            assert torch.allclose(output.float(), expected, atol=0.05)
+        output.float().sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
+
+
+# ------------------------------------------------------------------------------------------------------------ dropout
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_dropout_masks_last_for_the_sequence(cell):
+    layer = LAYERS[cell](8, 16, input_dropout=0.5, recurrent_dropout=0.25)
+    x = torch.zeros(1, 300, 8)
+    one, two = layer._draw_dropout(x)
+    gates = loops.GATES[cell]
+    assert one.shape == (gates, 300, 8)
+    assert two.shape == (gates, 300, 16)
+    assert sorted(one.unique().tolist()) == [0.0, 2.0]
+    assert sorted(two.unique().tolist()) == pytest.approx([0.0, 4 / 3])
+    assert abs(float(two.mean()) - 1) < 0.05
+    layer.eval()
+    assert layer._draw_dropout(x) == (None, None)
+    assert torch.equal(layer(x)[0], layer(x)[0])
+
+
+def test_one_mask_for_all_gates_without_recurrent_dropout():
+    x = torch.zeros(1, 2, 8)
+    assert len(LSTM(8, 4, input_dropout=0.5)._draw_dropout(x)[0]) == 1
+    assert len(LSTM(8, 4, input_dropout=0.5, dropout_masks="gate")._draw_dropout(x)[0]) == 4
+    assert len(LSTM(8, 4, recurrent_dropout=0.5, dropout_masks="layer")._draw_dropout(x)[1]) == 1
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_input_dropout_is_the_same_at_every_step(activation):
+    """With identity weights and a constant input, what comes out of a linear layer is 0 or 2 at all steps."""
+    layer = RNN(6, 6, bias=False, activation="linear", input_dropout=0.5)
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(torch.eye(6))
+        layer.weight_hh_l0.zero_()
+    output = layer(torch.ones(9, 20, 6))[0]
+    assert (output == output[:1]).all()
+    assert sorted(output.unique().tolist()) == [0.0, 2.0]
+    general = LSTM(6, 4, activation=activation, input_dropout=0.5)
+    torch.manual_seed(3)
+    met = general(torch.ones(5, 2, 6))[0]
+    torch.manual_seed(3)
+    mask = nn.functional.dropout(torch.ones(1, 2, 6), 0.5)
+    expected = general.eval()(torch.ones(5, 2, 6) * mask)[0]
+    assert torch.allclose(met, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_recurrent_dropout_against_numbers(reset):
+    layer = GRU(2, 3, recurrent_dropout=0.5, reset=reset, bias="single", dtype=torch.float64)
+    x = torch.randn(4, 2, 2, dtype=torch.float64)
+    torch.manual_seed(7)
+    output = layer(x)[0]
+    torch.manual_seed(7)
+    masks = layer._draw_dropout(x)[1]
+    kernels_, recurrent = layer.weight_ih_l0.view(3, 3, 2), layer.weight_hh_l0.view(3, 3, 3)
+    bias, h = layer.bias_ih_l0.view(3, 3), torch.zeros(2, 3, dtype=torch.float64)
+    for t in range(4):
+        wx = [x[t] @ kernels_[gate].T + bias[gate] for gate in range(3)]
+        r, z = (torch.sigmoid(wx[gate] + (h * masks[gate]) @ recurrent[gate].T) for gate in range(2))
+        kept = h * masks[2]
+        n = torch.tanh(wx[2] + ((r * kept) @ recurrent[2].T if reset == "before" else r * (kept @ recurrent[2].T)))
+        h = z * h + (1 - z) * n
+        assert torch.allclose(output[t], h)
+
+
+# ------------------------------------------------------------------------------------------- life of a module
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_copies_pickles_and_moves(cell):
+    layer = LAYERS[cell](3, 4, num_layers=2, activation="relu", bias="single", bidirectional=True, merge="ave")
+    x = torch.randn(5, 2, 3)
+    expected = layer(x)[0]
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    for other in (
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),
+        torch.load(buffer, weights_only=False),
+        layer.double().float(),
+    ):
+        assert torch.equal(other(x)[0], expected)
+        assert repr(other) == repr(layer)
+    double = copy.deepcopy(layer).to(torch.float64)
+    assert torch.allclose(double(x.double())[0].float(), expected, atol=1e-5)
+    assert "activation='relu'" in repr(layer)
+    assert "merge='ave'" in repr(layer)
+    state = torch.nn.utils.parametrizations.weight_norm(copy.deepcopy(layer), "weight_hh_l0")
+    assert torch.allclose(state(x)[0], expected, atol=1e-6)
+
+
+def test_peephole_and_bias_names():
+    full = LSTM(3, 4, peepholes="full", bias="single", bidirectional=True, proj_size=2)
+    shapes = {name: tuple(parameter.shape) for name, parameter in full.named_parameters()}
+    assert shapes["weight_ch_l0"] == (12, 4)
+    assert shapes["weight_hr_l0_reverse"] == (2, 4)
+    assert "bias_hh_l0" not in shapes
+    assert LSTM(3, 4, peepholes=True).weight_ch_l0.shape == (12,)
+    assert LSTM(3, 4, bias="none").bias is False
+    assert LSTM(3, 4, bias="dual").bias is True
+
+
+def test_a_module_as_activation_is_a_child():
+    layer = RNN(3, 4, activation=nn.PReLU())
+    assert "activation.weight" in layer.state_dict()
+    layer(torch.randn(5, 2, 3))[0].sum().backward()
+    assert layer.activation.weight.grad is not None
+    assert torch.equal(copy.deepcopy(layer)(torch.ones(5, 2, 3))[0], layer(torch.ones(5, 2, 3))[0])
+    assert RNN(3, 4, activation=torch.tanh)._has_kernel
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_export(cell):
+    layer = LAYERS[cell](3, 4, activation="softsign").eval()
+    x = torch.randn(5, 2, 3)
+    exported = torch.export.export(layer, (x,)).module()
+    assert torch.allclose(exported(x)[0], layer(x)[0], atol=1e-6)
+
+
+def test_importing_the_package_loads_no_torch():
+    import subprocess
+    import sys
+
+    code = "import gatewise_torch, sys; print('torch' in sys.modules, gatewise_torch.LSTM, 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.startswith("False <class 'gatewise_torch.modules.LSTM'> True")
+    import gatewise_torch
+
+    assert {"LSTM", "GRU", "RNN"} <= set(dir(gatewise_torch))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gatewise_torch.nothing  # noqa: B018
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("options", "met", "where", "hint"),
+    [
+        ({"activation": "rleu"}, "activation='rleu' is unknown.", "LSTM: activation is", "Did you mean 'relu'?"),
+        ({"recurrent_activation": "glu"}, "'glu' cannot be computed", "LSTM: recurrent", "halves the last axis"),
+        ({"activation": "threshold"}, "'threshold' cannot", "LSTM: activation is", "no default"),
+        ({"activation": 3}, "activation=3 is neither", "LSTM: activation", "callable"),
+        ({"merge": "add"}, "merge='add' is unknown.", "LSTM: merge is one of 'concat'", "Use one"),
+        ({"bias": "twice"}, "bias='twice' is unknown.", "LSTM: bias is one of", "Use one"),
+        ({"peepholes": "half"}, "peepholes='half'", "LSTM: peepholes is one of False, True, 'full'.", "Use one"),
+        ({"hidden_size": 0}, "hidden_size=0 is no size.", "LSTM: hidden_size is a whole number from 1.", "integer"),
+        ({"cell_clip": -1.0}, "cell_clip=-1.0", "None or a number above 0", "Change cell_clip"),
+        ({"recurrent_dropout": 1.0}, "recurrent_dropout=1.0", "from 0 to below 1", "Change"),
+        ({"stateful": 1}, "stateful=1", "LSTM: stateful is one of False, True.", "Use one"),
+        ({"return_sequence": True}, "LSTM has no option 'return_sequence'.", "LSTM: its", "mean 'return_sequences'?"),
+        (
+            {"merge": None, "bidirectional": True, "num_layers": 2},
+            "merge=None with num_layers=2.",
+            "LSTM: a second layer reads one output",
+            "Choose a merge",
+        ),
+    ],
+)
+def test_wrong_options(options, met, where, hint):
+    with pytest.raises(SpecError) as caught:
+        LSTM(**{"input_size": 3, "hidden_size": 4, **options})
+    assert met in caught.value.met
+    assert where in caught.value.where
+    assert hint in caught.value.hint
+
+
+X = torch.zeros(5, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "met", "where", "hint"),
+    [
+        (((X[..., :2]),), "input has shape (5, 2, 2).", "LSTM(3, 4", "built for other inputs"),
+        (((torch.zeros(2, 3, 5)),), "input has shape (2, 3, 5).", "with 3 features", "another order"),
+        (((X[None]),), "input has shape (1, 5, 2, 3).", "(time, batch, features)", "4 axes"),
+        (((X[:0]),), "input has shape (0, 2, 3).", "at least one step", "leave it out"),
+        (((X.double()),), "input is torch.float64, the weights are torch.float32.", "one type", "layer.to"),
+        ((X.numpy(),), "input is a ndarray.", "LSTM(3, 4", "Give a tensor"),
+        ((X, X), "hx is a Tensor.", "a pair (h, c)", "the form in which"),
+        ((X, (X,)), "hx is a tuple of 1.", "a pair (h, c)", "the form in which"),
+        (
+            (X, (torch.zeros(1, 3, 4), torch.zeros(1, 2, 4))),
+            "hx (h) has shape (1, 3, 4).",
+            "= (1, 2, 4)",
+            "batch_first",
+        ),
+        ((X, (torch.zeros(1, 2, 4), torch.zeros(2, 4))), "hx (c) has shape (2, 4).", "= (1, 2, 4)", "batch_first"),
+        ((X, (torch.zeros(1, 2, 4).double(),) * 2), "hx (h) is torch.float64", "one type", "h.to(torch.float32)"),
+        (({"mask": torch.ones(2, 5)}), "mask has shape (2, 5).", "(time, batch) = (5, 2)", "transpose"),
+        (({"mask": torch.ones(5, 3)}), "mask has shape (5, 3).", "(time, batch) = (5, 2)", "one entry for each step"),
+        (({"lengths": [1, 2, 3]}), "lengths has shape (3,)", "(batch,) = (2,)", "one a sequence"),
+        (({"lengths": [6, 2]}), "lengths holds 6, the input has 5 steps.", "from 0 to 5", "another batch"),
+        (({"lengths": [2, 2], "mask": torch.ones(5, 2)}), "both given", "lengths are a mask", "Give one"),
+    ],
+)
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_wrong_arguments(activation, arguments, met, where, hint):
+    layer = LSTM(3, 4, activation=activation)
+    given, named = ((X,), arguments) if isinstance(arguments, dict) else (arguments, {})
+    given = given if isinstance(given, tuple) else (given,)
+    with pytest.raises(ShapeError) as caught:
+        layer(*given, **named)
+    assert met in caught.value.met
+    assert where in caught.value.where
+    assert hint in caught.value.hint
+
+
+def test_a_mask_beside_a_packed_sequence():
+    with pytest.raises(ShapeError, match=r"mask was given beside a PackedSequence.*\n.*\n.*Give only one"):
+        LSTM(3, 4)(pack_padded_sequence(X, [5, 2]), mask=torch.ones(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "met", "hint"),
+    [
+        (lambda x: x.detach(), "has no gradient", "no_grad"),
+        (lambda x: torch.tensor(np.tanh(x.numpy())), "failed: RuntimeError", "torch operations"),
+        (lambda x: x[:, :1], "made shape (2, 1) of shape (2, 4)", "keeps the shape"),
+    ],
+)
+@pytest.mark.parametrize("option", ["activation", "recurrent_activation"])
+def test_callables_that_cannot_be(option, function, met, hint):
+    layer = LSTM(3, 4, **{option: function})
+    with pytest.raises(SpecError) as caught:
+        layer(X)
+    assert f"{option}=<function" in caught.value.met
+    assert met in caught.value.met
+    assert "LSTM: " + option in caught.value.where
+    assert hint in caught.value.hint
+    if "shape" not in met:
+        with torch.no_grad():
+            assert layer(X)[0].shape == (5, 2, 4)
+
+
+def test_a_callable_is_called_gate_by_gate():
+    seen = []
+
+    def look(x):
+        seen.append(x.shape)
+        return torch.sigmoid(x)
+
+    _, native = pair("lstm", dtype=torch.float32)
+    other = LSTM(3, 4, recurrent_activation=look)
+    other.load_state_dict(native.state_dict())
+    assert torch.allclose(other(X + 1)[0], native(X + 1)[0], atol=1e-6)
+    assert set(seen) == {(2, 4)}

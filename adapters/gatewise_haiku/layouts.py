@@ -95,7 +95,7 @@ DEFAULTS = defaults(
     masks="No masks.",
     time_axis="First: (time, batch, features) in dynamic_unroll.",
     state_order="h, c: LSTMState(hidden, cell).",
-    directions="One only.",
+    directions="One; dynamic_unroll(reverse=True) reads from the end, and its outputs stay in the order of time.",
 )
 
 FRAMEWORK = Framework(

@@ -257,9 +257,11 @@ def describe(obj: Any) -> Network:
         specs = _specs_of(obj)
         batch = _batch_of(obj) if isinstance(specs[0], Recurrent) and specs[0].stateful else None
         layers = [_alone(specs[0], obj.name, batch=batch).layers[0]]
+        if isinstance(specs[0], Dense) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
+            layers = [Layer(layers[0].name, Input((specs[0].features,)))]
         for (name, native), spec in zip(_parts(obj, {"input", "input_1"}).items(), specs, strict=True):
             layers.append(Layer(name, spec, (layers[-1].name,), bool(native.trainable), rules=_rules(native)))
-        return Network(tuple(layers), _stack_outputs(layers[1:]) if len(specs) > 1 else ())
+        return Network(tuple(layers), _stack_outputs(layers[1:]) if _is_stack(obj) else ())
     return _Graph(obj).network()
 
 
@@ -280,11 +282,15 @@ def _cell_network(cell: Any) -> Network:
     return Network((Layer(source, Input((spec.features,))), layer))
 
 
-def _parts(layer: Any, taken: Collection[str] = ()) -> dict[str, Any]:
-    """Return the natives of one Keras layer by name: the layer itself, or the cells that are stacked in it."""
+def _is_stack(layer: Any) -> bool:
     import keras
 
-    if not (isinstance(layer, keras.layers.RNN) and isinstance(layer.cell, keras.layers.StackedRNNCells)):
+    return type(layer) is keras.layers.RNN and type(layer.cell) is keras.layers.StackedRNNCells
+
+
+def _parts(layer: Any, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Return the natives of one Keras layer by name: the layer itself, or the cells that are stacked in it."""
+    if not _is_stack(layer):
         return {layer.name: layer}
     cells: dict[str, Any] = {}
     for number, cell in enumerate(layer.cell.cells):
@@ -432,15 +438,21 @@ class _Graph:
         for source in sources:
             self.visit(source)
         above, *states = map(self.reference, sources) if sources else [""]
+        # Keras hands a mask on by itself only to a layer that is called on one tensor and nothing else.
+        given = operation._inbound_nodes[node].arguments.kwargs
+        if sources and getattr(sources[0], "_keras_mask", None) is not None:
+            _check_unrolled(operation)
+        masked = not states or any(part is not None for part in keras.tree.flatten(given.get("mask")))
         distributed = isinstance(operation, keras.layers.TimeDistributed)
         names = {layer.name for layer in self.model.layers if layer is not operation}
         for (name, native), spec in zip(_parts(operation, names).items(), specs, strict=True):
             own = [states.pop(0) for _ in range(_state_count(spec))] if states else []
             reads = (above, *own) if above else ()
             self.natives[name] = native
-            self.layers[name] = Layer(name, spec, reads, bool(native.trainable), distributed, _rules(native))
+            place = bool(native.trainable), distributed, _rules(native)
+            self.layers[name] = Layer(name, spec, reads, *place, masked=masked)
             above = name
-        if len(specs) > 1:
+        if _is_stack(operation):
             self.stacks[operation.name] = _stack_outputs([self.layers[name] for name in _parts(operation, names)])
 
     def sources_of(self, operation: Any, arguments: Any) -> list[Any]:
@@ -452,7 +464,8 @@ class _Graph:
 
         if not arguments.args:
             return []
-        given = {name: value for name, value in arguments.kwargs.items() if keras.tree.flatten(value) != [None]}
+        there = {name: keras.tree.flatten(value) for name, value in arguments.kwargs.items()}
+        given = {name: arguments.kwargs[name] for name, parts in there.items() if any(x is not None for x in parts)}
         mask, states = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
         sources: list[Any] = keras.tree.flatten(arguments.args) + states
@@ -503,15 +516,24 @@ def _state_count(spec: Spec) -> int:
     return spec.layers * spec.directions * (2 if spec.cell == "lstm" else 1)
 
 
+def _check_unrolled(layer: Any) -> None:
+    """Refuse what Keras itself gets wrong: unrolled and backwards, it zeroes the steps of a mask that is not turned."""
+    for one in (getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
+        zeroes = getattr(one, "zero_output_for_mask", False) and getattr(one, "return_sequences", False)
+        if zeroes and one.unroll and one.go_backwards:
+            why = (
+                "Under a mask, Keras's unrolled loop zeroes other steps than its loop does when it reads from the end."
+            )
+            raise _refusal(layer, "unroll", True, why, "Use unroll=False, which zeroes the steps that are masked.")
+
+
 def _specs_of(layer: Any) -> list[Spec]:
     """Return the spec of one Keras layer, or one for each cell where several are stacked in it.
 
     A stack within one scan computes what layers on each other compute: only the first reads backwards, only the last
     may leave out the sequence, and a masked step is one to all.
     """
-    import keras
-
-    if type(layer) is not keras.layers.RNN or type(layer.cell) is not keras.layers.StackedRNNCells:
+    if not _is_stack(layer):
         return [_spec_of(layer)]
     _check_built(layer)
     if layer.stateful:
@@ -549,7 +571,7 @@ def _spec_of(layer: Any) -> Spec:
         return held
     if type(layer) is keras.layers.RNN:
         _check_built(layer)
-        if type(layer.cell) is keras.layers.StackedRNNCells:
+        if _is_stack(layer):
             why = "Within Bidirectional or TimeDistributed a stack of cells runs as one, which layers cannot do."
             raise _refusal(layer, "cell", type(layer.cell).__name__, why, "Stack layers, each Bidirectional.")
         return _cell_spec(layer.cell, layer, _layer_options(layer))
@@ -775,7 +797,7 @@ def form(obj: Any) -> str:
     import keras
 
     if not isinstance(obj, keras.Model):
-        return "cell" if _is_cell(obj) else "layer" if len(_parts(obj)) == 1 else "model"
+        return "cell" if _is_cell(obj) else "model" if _is_stack(obj) else "layer"
     return "stack" if _state_kinds(obj) else "model"
 
 
@@ -824,7 +846,10 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             native = keras.layers.TimeDistributed(native, name=layer.name, dtype=dtype)
         native.trainable = layer.trainable
         made[layer.name] = native
-        tensors[layer.name] = keras.tree.flatten(native(source, **({"initial_state": first} if first else {})))
+        given: dict[str, Any] = {"initial_state": first} if first else {}
+        if first and layer.masked and getattr(source, "_keras_mask", None) is not None:
+            given["mask"] = source._keras_mask
+        tensors[layer.name] = keras.tree.flatten(native(source, **given))
     outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
     structure: Any = outputs[0] if len(outputs) == 1 else outputs
     kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
@@ -907,7 +932,12 @@ def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None
         made = obj(inputs[0], start if isinstance(start, list) else [start], training=False)
     else:
         given = {"initial_state": list(states)} if states is not None else {}
-        made = obj(inputs[0] if len(inputs) == 1 else list(inputs), training=False, **given)
+        # A model that was built on a list or a dictionary of inputs wants them so, also where it is one.
+        structure = getattr(obj, "_inputs_struct", None)
+        fed: Any = inputs[0] if len(inputs) == 1 else list(inputs)
+        if isinstance(structure, list | tuple | dict):
+            fed = keras.tree.pack_sequence_as(structure, list(inputs))
+        made = obj(fed, training=False, **given)
     flat: list[Any] = keras.tree.flatten(made)
     kinds = _state_kinds(obj) if isinstance(obj, keras.Model) else []
     if not kinds:
@@ -936,7 +966,8 @@ def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: a bare recurrent layer can, a model cannot."""
     import keras
 
-    return _is_cell(obj) or (isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and len(_parts(obj)) == 1)
+    layer = isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and not _is_stack(obj)
+    return layer or _is_cell(obj)
 
 
 def dtype_of(obj: Any) -> str:

@@ -5,6 +5,7 @@ listed layer by layer, and within ``Bidirectional`` the forward copy first, as `
 """
 
 from gatewise.core.layout import Framework, Layout, defaults
+from gatewise_keras.arguments import LIMITS
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
 
@@ -148,4 +149,5 @@ FRAMEWORK = Framework(
         *(GENERAL_LSTM, GENERAL_LSTM_FULL),
     ),
     DEFAULTS,
+    LIMITS,
 )

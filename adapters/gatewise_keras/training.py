@@ -118,7 +118,7 @@ def _by_autograd(
     filled = [torch.zeros_like(one) if grad is None else grad for one, grad in zip(wanted, found, strict=True)]
     rest = iter(filled[len(obj.trainable_variables) :])
     return (
-        float(loss),
+        loss.item(),
         filled[: len(obj.trainable_variables)],
         [next(rest) if each.requires_grad else None for each in given],
     )

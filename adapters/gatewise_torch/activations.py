@@ -90,6 +90,11 @@ def _sparsemax(x: Tensor) -> Tensor:
     return torch.relu(x - tau)
 
 
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    # F.hardsigmoid is one operation, but cannot be differentiated twice.
+    return F.relu6(x + 3.0) / 6.0 if torch.is_grad_enabled() else F.hardsigmoid(x)
+
+
 def _hard_sigmoid_02(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0.0, 1.0)
 
@@ -100,10 +105,9 @@ def _table() -> dict[str, Activation]:
         Activation("tanh", torch.tanh, torch.tanh_, _aten.tanh_backward.default),
         Activation("sigmoid", torch.sigmoid, torch.sigmoid_, _aten.sigmoid_backward.default),
         Activation("relu", torch.relu, torch.relu_, lambda g, y: _threshold_backward(g, y, 0)),
-        # Not F.hardsigmoid, which cannot be differentiated twice.
         Activation(
             "hard_sigmoid",
-            lambda x: F.relu6(x + 3.0) / 6.0,
+            _hard_sigmoid,
             partial(F.hardsigmoid, inplace=True),
             _bounded(1 / 6, 0.0, 1.0),
         ),

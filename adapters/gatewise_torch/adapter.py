@@ -156,6 +156,13 @@ def describe(obj: Any) -> Network:
 
     from gatewise_torch.model import Model
 
+    other = sorted({str(parameter.dtype) for parameter in obj.parameters()} - {"torch.float32", "torch.float64"})
+    if other:
+        raise UnsupportedModelError(
+            f"A {type(obj).__name__} has weights of {', '.join(other)}, which is not supported.",
+            "Weights of float32 and float64 are supported.",
+            "Convert it first: module.float().",
+        )
     if isinstance(obj, Model):
         return _with_frozen(obj)
     name, trainable = type(obj).__name__.lower(), any(parameter.requires_grad for parameter in obj.parameters())
@@ -265,8 +272,11 @@ def layout_of(native: Any, usual: Layout) -> Layout:
 
 
 def remarks(obj: Any) -> list[str]:
-    """Return what a port leaves behind; nothing is hidden in a module."""
-    return []
+    """Return what a port leaves behind, a sentence each."""
+    if getattr(obj, "batch_first", True):
+        return []
+    name = type(obj).__name__.lower()
+    return [f"{name}: batch_first=False; a port has the batch first, also in its states, and time second."]
 
 
 def form(obj: Any) -> str:

@@ -11,6 +11,9 @@ Both give what the plain loop of ``loops.py`` gives, up to rounding, and are tes
 - Backward computes the factors of many steps in bulk; what is left for a step is one multiply-add, three
   multiplications and one product. Weights get their gradients by one product a chunk.
 
+``fast_gru.py`` does the same for training a GRU. What neither does (masks in training, peepholes, callables,
+activations across units) the plain loop does.
+
 Letters of the shapes: T time, B batch, F features, H units, S state (H, or the projection).
 """
 
@@ -28,13 +31,16 @@ from gatewise_torch.loops import Cell, Run, States, Weights, plain
 
 CHUNK_BYTES = 1 << 20  # gates of one chunk: about a second-level cache
 LEAST_STEPS = 4  # … but so many steps at least, so that products stay large
-ONEDNN_FROM = 500_000  # multiplications of a product from which packing and calling oneDNN pays (measured)
+# From how many multiplications on a product is faster in oneDNN, and from how many such products on packing its kernel
+# pays; measured with 2 to 256 rows and 64 to 512 units. A single row is no work for it.
+ONEDNN_FROM = 1_000_000
+PACK_FROM = 16
 
 # In the loops nothing is recorded for autograd. This private way leaves out the book-keeping of views and of writing
 # in place, too, a fifth of the time of a small layer; the public way does the same, slower.
-_quiet: Any = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", torch.no_grad)
+quiet: Any = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", torch.no_grad)
 
-_CONTIGUOUS = torch.contiguous_format
+CONTIGUOUS = torch.contiguous_format
 
 Product = Callable[[Tensor, Tensor], object]
 _linear: Any = None
@@ -62,6 +68,7 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
 def _onednn_pays(like: Tensor, rows: int, kernel: Tensor) -> bool:
     return (
         _linear is not None
+        and rows > 1
         and rows * kernel.numel() >= ONEDNN_FROM
         and like.dtype == torch.float32
         and like.device.type == "cpu"
@@ -69,16 +76,16 @@ def _onednn_pays(like: Tensor, rows: int, kernel: Tensor) -> bool:
     )
 
 
-def _adder(kernel: Tensor, rows: int, like: Tensor) -> Product:
-    """Return what adds ``x @ kernel.T`` onto its first argument, for x of so many rows, again and again."""
+def adder(kernel: Tensor, rows: int, like: Tensor, times: int) -> Product:
+    """Return what adds ``x @ kernel.T`` onto its first argument, for x of so many rows, so many times."""
     if _onednn_pays(like, rows, kernel):
-        linear, packed = _linear, _pack(kernel, rows)
+        linear, packed = _linear, _pack(kernel, rows) if times >= PACK_FROM else kernel
         return lambda onto, x: onto.add_(linear(x, packed, None, "none", [], ""))
     transposed = kernel.t()
     return lambda onto, x: onto.addmm_(x, transposed)
 
 
-def _times(x: Tensor, kernel: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+def product(x: Tensor, kernel: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     """Return ``x @ kernel.T + bias``, for x (rows, size); in ``out`` if that spares a copy."""
     if _onednn_pays(x, len(x), kernel):
         result: Tensor = _linear(x, kernel, bias, "none", [], "")
@@ -88,7 +95,7 @@ def _times(x: Tensor, kernel: Tensor, bias: Tensor | None, out: Tensor | None = 
     return torch.addmm(bias, x, kernel.t()) if out is None else torch.addmm(bias, x, kernel.t(), out=out)
 
 
-def _chunks(time: int, step_bytes: int, backwards: bool) -> Iterator[slice]:
+def split_time(time: int, step_bytes: int, backwards: bool) -> Iterator[slice]:
     """Yield slices of the time axis, in the order in which it is read."""
     size = min(time, max(LEAST_STEPS, CHUNK_BYTES // max(step_bytes, 1)))
     starts = range(0, time, size)
@@ -98,7 +105,8 @@ def _chunks(time: int, step_bytes: int, backwards: bool) -> Iterator[slice]:
         yield from (slice(max(time - start - size, 0), time - start) for start in starts)
 
 
-def _in_place(activation: Activation) -> Callable[[Tensor], object]:
+def in_place(activation: Activation) -> Callable[[Tensor], object]:
+    """Return what writes an activation over its argument."""
     function = activation.function
     return activation.in_place or (lambda x: x.copy_(function(x)))
 
@@ -146,19 +154,19 @@ def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
         written.reverse()
         valid.reverse()
     steps = iter(zip(written, valid, strict=True))
-    with _quiet():
-        gate, act, write = _in_place(cell.gate), _in_place(cell.act), _writer(cell.act)
-        add = _adder(w.hh, batch, x)
+    with quiet():
+        gate, act, write = in_place(cell.gate), in_place(cell.act), _writer(cell.act)
+        add = adder(w.hh, batch, x, time)
         bias, clip, hr = w.whole_bias(), cell.cell_clip, w.hr
         h, c = state[0], state[1].clone()
         previous = torch.zeros_like(h) if run.mask is not None else h
         zero = torch.zeros_like(h) if run.mask is not None and run.zero else None
         narrow = None if hr is None else x.new_empty((batch, units))
-        for chunk in _chunks(time, batch * 4 * units * x.element_size(), run.backwards):
+        for chunk in split_time(time, batch * 4 * units * x.element_size(), run.backwards):
             part = x[chunk]
             if run.input_dropout is not None:
                 part = part * run.input_dropout
-            gates = _times(part.reshape(-1, x.shape[2]), w.ih, bias).view(-1, batch, 4 * units)
+            gates = product(part.reshape(-1, x.shape[2]), w.ih, bias).view(-1, batch, 4 * units)
             for z, both, i, f, g, o in _views(gates, units, run.backwards):
                 out, counts = next(steps)
                 add(z, h)
@@ -202,7 +210,8 @@ def train(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
     """Do what ``loops.plain`` does, with a faster way back."""
     if run.input_dropout is not None:
         x = x * run.input_dropout
-    output, h, c = _Lstm.apply(cell, run.backwards, x, *state, w.ih, w.hh, w.bias, w.second)
+    tensors = (x, *state, w.ih, w.hh, w.bias, w.second)
+    output, h, c = _Lstm.apply(cell, run.backwards, *tensors)  # type: ignore[no-untyped-call]
     return output, (h, c)
 
 
@@ -224,16 +233,16 @@ class _Lstm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         time, batch, _ = x.shape
         units, first_h, first_c = cell.units, h, c
-        gate, act, write = _in_place(cell.gate), _in_place(cell.act), _writer(cell.act)
-        chunks = list(_chunks(time, batch * 4 * units * x.element_size(), backwards))
+        gate, act, write = in_place(cell.gate), in_place(cell.act), _writer(cell.act)
+        chunks = list(split_time(time, batch * 4 * units * x.element_size(), backwards))
         # Of every step and the one before the first: there is one place more than steps.
         memory = x.new_empty((time + 1, batch, units))
         output = x.new_empty((time, batch, units))
-        with _quiet():
-            add = _adder(hh, batch, x)
+        with quiet():
+            add = adder(hh, batch, x, time)
             whole_bias = Weights(ih, hh, bias, second).whole_bias()
             if len(chunks) == 1:
-                gates = _times(x.reshape(-1, x.shape[2]), ih, whole_bias).view(time, batch, 4 * units)
+                gates = product(x.reshape(-1, x.shape[2]), ih, whole_bias).view(time, batch, 4 * units)
             else:
                 gates = x.new_empty((time, batch, 4 * units))
             cells, outputs = list(memory.unbind(0)), list(output.unbind(0))
@@ -245,7 +254,7 @@ class _Lstm(torch.autograd.Function):
             for chunk in chunks:
                 part = gates[chunk]
                 if len(chunks) > 1:
-                    _times(x[chunk].reshape(-1, x.shape[2]), ih, whole_bias, out=part.view(-1, 4 * units))
+                    product(x[chunk].reshape(-1, x.shape[2]), ih, whole_bias, out=part.view(-1, 4 * units))
                 for z, both, i, f, g, o in _views(part, units, backwards):
                     new, out = next(places)
                     add(z, h)
@@ -256,14 +265,15 @@ class _Lstm(torch.autograd.Function):
                     h = write(c, out).mul_(o)
         ctx.save_for_backward(x, first_h, first_c, ih, hh, bias, second, output, gates, memory)
         ctx.cell, ctx.backwards = cell, backwards
+        ctx.set_materialize_grads(False)  # of a whole sequence of zeros, where the last state alone was used
         return output, h.clone(), c.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, h0, c0, ih, hh, bias, second, output, gates, memory = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Someone will differentiate what comes out of here, of which the fast way knows nothing.
-            return None, None, *_replayed(ctx.cell, ctx.backwards, (x, h0, c0, ih, hh, bias, second), grads)
+            return None, None, *replayed(ctx.cell, ctx.backwards, (x, h0, c0), (ih, hh, bias, second), grads)
         needs = ctx.needs_input_grad[2:]
         # Making the context costs a small layer 5 % of its step, so it is made where there is something to switch off.
         casts = torch.is_autocast_enabled(x.device.type)
@@ -272,15 +282,22 @@ class _Lstm(torch.autograd.Function):
         return None, None, *found
 
 
-def _replayed(
-    cell: Cell, backwards: bool, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...]
+def replayed(
+    cell: Cell,
+    backwards: bool,
+    inputs: tuple[Tensor, ...],
+    weights: tuple[Tensor | None, ...],
+    grads: tuple[Tensor | None, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients by way of the plain loop, so that they can be differentiated again."""
+    """Return the gradients by way of the plain loop, so that they can be differentiated again.
+
+    ``inputs`` are x and the first states; ``grads`` are those of the outputs and the last states.
+    """
     # Aliases: an input may depend on another one (a tied weight below), and must not be counted through it.
-    aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    x, h, c, *weights = aliases
-    outputs, (last_h, last_c) = plain(cell, x, (h, c), Weights(*weights), Run(backwards))  # type: ignore[arg-type]
-    given = [(out, grad) for out, grad in zip((outputs, last_h, last_c), grads, strict=True) if grad is not None]
+    aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in (*inputs, *weights)]
+    x, *state = aliases[: len(inputs)]
+    outputs, last = plain(cell, x, tuple(state), Weights(*aliases[len(inputs) :]), Run(backwards))
+    given = [(out, grad) for out, grad in zip((outputs, *last), grads, strict=True) if grad is not None]
     wanted = [one for one in aliases if one is not None and one.requires_grad]
     found = iter(
         torch.autograd.grad(
@@ -312,11 +329,11 @@ def _lstm_gradients(
     assert act_slope is not None
 
     dx = x.new_empty(x.shape) if needs_x else None
-    with _quiet():
-        add = _adder(hh.t(), batch, x)  # U^T times the gradient of the gates
+    with quiet():
+        add = adder(hh.t(), batch, x, time)  # U^T times the gradient of the gates
         dc = torch.zeros_like(h0) if grad_c is None else grad_c.clone()
         dc_thrice = dc.unsqueeze(1)
-        d_kernel, d_recurrent, d_bias = _Gathered(x, ih), _Gathered(x, hh), None
+        d_kernel, d_recurrent, d_bias = Gathered(x, ih), Gathered(x, hh), None
 
         new_memory, old_memory = (memory[:-1], memory[1:]) if backwards else (memory[1:], memory[:-1])
         first, last = (time - 1, 0) if backwards else (0, time - 1)  # by the order of the forward pass
@@ -324,7 +341,7 @@ def _lstm_gradients(
         if grad_output is not None:
             dh.add_(grad_output[last])
         # Against the order of the forward pass.
-        for chunk in _chunks(time, batch * 4 * units * x.element_size(), not backwards):
+        for chunk in split_time(time, batch * 4 * units * x.element_size(), not backwards):
             i, f, g, o = gates[chunk].chunk(4, -1)
             act_c = act(new_memory[chunk])
             through_c = act_slope(o, act_c)  # from h to c
@@ -336,7 +353,7 @@ def _lstm_gradients(
             inside = slice(max(start, 0), min(stop, time))
             outer = chunk.start <= first < chunk.stop
             shape = (inside.stop - inside.start, batch, units)
-            own = x.new_zeros(shape) if grad_output is None else grad_output[inside].clone(memory_format=_CONTIGUOUS)
+            own = x.new_zeros(shape) if grad_output is None else grad_output[inside].clone(memory_format=CONTIGUOUS)
             before: list[Tensor | None] = list(own.unbind(0))
             if outer:
                 before.insert(len(before) if backwards else 0, torch.zeros_like(h0) if needs_h else None)
@@ -361,7 +378,7 @@ def _lstm_gradients(
                     add(dh, d_gates)
             flat = factors.view(-1, 4 * units)
             if dx is not None:
-                _times(flat, ih.t(), None, out=dx[chunk].view(-1, features))
+                product(flat, ih.t(), None, out=dx[chunk].view(-1, features))
             if needs_ih:
                 d_kernel.add(flat, x[chunk].reshape(-1, features))
             if needs_bias or needs_second:
@@ -382,7 +399,7 @@ def _lstm_gradients(
         )
 
 
-class _Gathered:
+class Gathered:
     """The gradient of a kernel (4*H, size), added up chunk by chunk."""
 
     def __init__(self, like: Tensor, kernel: Tensor) -> None:
@@ -393,8 +410,8 @@ class _Gathered:
     def add(self, d_gates: Tensor, x: Tensor) -> None:
         """Add ``d_gates.T @ x``, for d_gates (rows, 4*H) and x (rows, size)."""
         if self.transposed:
-            product = _linear(x.t(), d_gates.t(), None, "none", [], "")
-            self.sum = product if self.sum is None else self.sum.add_(product)
+            added = _linear(x.t(), d_gates.t(), None, "none", [], "")
+            self.sum = added if self.sum is None else self.sum.add_(added)
         else:
             transposed = d_gates.t()
             self.sum = torch.mm(transposed, x) if self.sum is None else self.sum.addmm_(transposed, x)

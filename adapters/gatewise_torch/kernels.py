@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise_torch import fast
+from gatewise_torch import fast, fast_gru
 from gatewise_torch.loops import Cell, Run, States, Weights, plain
 
 Kernel = Callable[..., Any]
@@ -22,7 +22,7 @@ def torch_kernel(cell: Cell, state: int) -> Kernel | None:
         cell: What a step computes.
         state: S, which torch.nn wants smaller than H where there is a projection.
     """
-    if cell.cell_clip is not None or state > cell.units:
+    if cell.cell_clip is not None or state >= cell.units:
         return None
     if cell.kind == "rnn":
         return {"tanh": _VF.rnn_tanh, "relu": _VF.rnn_relu}.get(cell.act.name)
@@ -54,10 +54,18 @@ def run(
     if _transformed():
         return plain(cell, x, state, w, run)
     wanted = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *state, *w))
+    if wanted and run.mask is not None:
+        # What lies under the mask has no effect, but a gradient of 0 times infinity would be undefined.
+        x = torch.where(run.mask.unsqueeze(-1), x, 0.0)
     if plainly and not wanted and fast.can_infer(cell, w, run):
         return fast.infer(cell, x, state, w, run)
     if plainly and wanted and fast.can_train(cell, w, run):
         return fast.train(cell, x, state, w, run)
+    if plainly and wanted and fast_gru.can_train(cell, w, run):
+        return fast_gru.train(cell, x, state, w, run)
+    if not wanted and cell.act.known and cell.gate.known:  # a user's callable may want autograd for itself
+        with fast.quiet():
+            return plain(cell, x, state, w, run)
     return plain(cell, x, state, w, run)
 
 

@@ -6,7 +6,7 @@ Nothing here imports torch: counts, explanations and mappings work where it is n
 import dataclasses
 import functools
 
-from gatewise.core.layout import Framework, Layout, defaults
+from gatewise.core.layout import Framework, Layout, Limit, defaults
 
 _RNN = "pytorch/pytorch torch/nn/modules/rnn.py"
 
@@ -154,6 +154,15 @@ DEFAULTS = defaults(
     directions="Outputs lie in the order of time, forward and backward half side by side.",
 )
 
+LIMITS = (
+    Limit("activation", "a callable", "impossible", "Its code has no name in another framework."),
+    Limit("activation", "hard_sigmoid_02", "theirs", "Keras 3 has no name for 0.2x + 0.5."),
+    Limit("stateful", "before the first batch", "theirs", "Keras makes the states for one batch size."),
+    Limit("a module of your own", "any", "impossible", "Its code cannot be read; port its layers one by one."),
+    Limit("max_norm, scale_grad_by_freq", "of nn.Embedding", "theirs", "Keras's Embedding has no such option."),
+    Limit("PackedSequence", "any", "theirs", "Keras takes padded sequences with a mask."),
+)
+
 FRAMEWORK = Framework(
     "torch",
     "PyTorch",
@@ -163,4 +172,5 @@ FRAMEWORK = Framework(
         *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN),
     ),
     DEFAULTS,
+    LIMITS,
 )

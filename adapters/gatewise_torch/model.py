@@ -121,7 +121,7 @@ def masked_layers(network: Network) -> set[str]:
     reached = set()
     for layer in network.layers:
         above = any(carries[source_of(reference)[0]] for reference in layer.inputs[:1])
-        if above:
+        if above and layer.masked:
             reached.add(layer.name)
         starts = isinstance(layer.spec, Masking) or (isinstance(layer.spec, Embedding) and layer.spec.mask_zero)
         ends = isinstance(layer.spec, Recurrent) and not layer.spec.return_sequences
@@ -201,7 +201,7 @@ class Model(nn.Module):
         """Return what a layer gives, and the mask that goes on from it."""
         spec, module = layer.spec, self.native(layer.name)
         if isinstance(spec, Recurrent):
-            outputs = _recur(spec, module, value, mask, states)
+            outputs = _recur(spec, module, value, mask if layer.masked else None, states)
             return outputs, mask if spec.return_sequences else None
         if isinstance(spec, Embedding):
             return [module(value)], (value != 0 if spec.mask_zero else None)

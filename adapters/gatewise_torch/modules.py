@@ -76,7 +76,8 @@ class Options(TypedDict, total=False):
 class Recurrent(nn.Module):
     """What the three layers share; use ``LSTM``, ``GRU`` or ``RNN``.
 
-    The options are fixed when a layer is built; the weights are ordinary parameters.
+    What decides the shapes or the cell (sizes, bias, activations, reset, peepholes, cell_clip) is fixed when a layer is
+    built; rates and switches may be changed later.
     """
 
     cell: ClassVar[str]
@@ -197,15 +198,7 @@ class Recurrent(nn.Module):
         )
         self._flat_names = [name for names in self._names for name in names if name is not None]
         self._kernel = None if self.peepholes else kernels.torch_kernel(self._cell, self.proj_size)
-        # All of it is torch.nn's: one call for all layers and directions.
-        self._whole = (
-            self._kernel is not None
-            and self.bias != "single"
-            and (self.merge == "concat" or not self.bidirectional)
-            and self.return_sequences
-            and not (self.forget_bias or self.go_backwards or self.stateful)
-            and not (self.input_dropout or self.recurrent_dropout)
-        )
+        self._has_kernel = self._kernel is not None and self.bias != "single"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what follows from the options: it holds functions, which do not all pickle."""
@@ -214,6 +207,16 @@ class Recurrent(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._resolve()
+
+    @property
+    def _is_ordinary(self) -> bool:
+        """Whether no option is in use that torch.nn does not have: then one call does all layers and directions."""
+        return (
+            self.return_sequences
+            and (self.merge == "concat" or not self.bidirectional)
+            and not (self.forget_bias or self.go_backwards or self.stateful)
+            and not (self.input_dropout or self.recurrent_dropout)
+        )
 
     @property
     def directions(self) -> int:
@@ -267,7 +270,7 @@ class Recurrent(nn.Module):
         Raises:
             ShapeError: An argument does not fit the layer or another argument.
         """
-        if self._whole and mask is None and lengths is None:
+        if self._has_kernel and mask is None and lengths is None and self._is_ordinary:
             done = self._run_whole(input, hx)
             if done is not None:
                 return done if self.return_state else done[0]
@@ -308,7 +311,12 @@ class Recurrent(nn.Module):
             if not self.return_sequences:
                 result = [output.index_select(0, packed.unsorted_indices) for output in outputs]
         if self.stateful:
-            self._kept = tuple(part.detach() for part in last)
+            kept = last
+            if torch.is_inference_mode_enabled():
+                # What is made in that mode could not be trained on; a later batch may be for training.
+                with torch.inference_mode(False):
+                    kept = tuple(part.clone() for part in last)
+            self._kept = tuple(part.detach() for part in kept)
         if not batched:
             last = tuple(part.squeeze(1) for part in last)
             result = [output.squeeze(1 if self.return_sequences else 0) for output in outputs]

@@ -35,7 +35,7 @@ def gradients(
         finally:
             for parameter, before in zip(obj.parameters(), kept, strict=True):
                 parameter.grad = before
-    return float(loss), found, [_grad(each) if each.requires_grad else None for each in given]
+    return loss.item(), found, [_grad(each) if each.requires_grad else None for each in given]
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
             if optimizer is not None:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
     return losses
 
 

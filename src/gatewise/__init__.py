@@ -313,7 +313,15 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
     return port(obj, to, second_bias=second_bias, dtype=dtype).result
 
 
-def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.ndarray | None = None) -> Parity:
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    seed: int = 0,
+    inputs: Sequence[np.ndarray] | np.ndarray | None = None,
+    gradients: bool = False,
+    training_steps: int = 0,
+) -> Parity:
     """Compare two live objects, or files of them, on the same inputs.
 
     Args:
@@ -321,9 +329,12 @@ def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.n
         b: What should compute the same.
         seed: Seed of the inputs.
         inputs: Inputs of your own, batch first, one array for each input; else several are drawn.
+        gradients: Whether the gradients of one loss are compared, too: of every weight, and of the inputs.
+        training_steps: How many steps of Adam copies of both are trained for, to compare losses and weights.
 
     Returns:
-        What came out: ``passed``, ``verdict`` (``"passed"``, ``"failed"`` or ``"inconclusive"``), ``outputs``.
+        What came out: ``passed``, ``verdict`` (``"passed"``, ``"failed"`` or ``"inconclusive"``), ``outputs``; where it
+        failed ``diagnosis``, the mistakes that keep the two apart; where asked for ``gradients`` and ``training``.
 
     >>> spec = LSTM(features=3, units=5)
     >>> verify(build(spec, "torch"), build(spec, "keras")).verdict
@@ -331,7 +342,7 @@ def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.n
     """
     from gatewise.parity import verify
 
-    return verify(a, b, seed=seed, inputs=inputs)
+    return verify(a, b, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
 
 
 def save(obj: Any, path: str | Path) -> None:

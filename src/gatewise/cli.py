@@ -407,15 +407,28 @@ def map_(
 
 
 @main.command()
-@click.option("--layouts", is_flag=True, help="List every layout with its gates and source.")
+@click.argument("names", nargs=-1)
+@click.option("--layouts", "what", flag_value="layouts", help="List every layout with its gates and source.")
+@click.option("--defaults", "what", flag_value="defaults", help="List what each does unless told otherwise.")
+@click.option("--gaps", "what", flag_value="gaps", help="List what a port leaves behind or refuses, and why.")
 @_format
-def frameworks(format: str, layouts: bool) -> None:
-    """List the known frameworks."""
+def frameworks(names: tuple[str, ...], format: str, what: str | None) -> None:
+    r"""List the known frameworks, or some of them.
+
+    \b
+    gatewise frameworks
+    gatewise frameworks keras torch --defaults
+    """
     from gatewise import frameworks as known
-    from gatewise.report.reports import listing
+    from gatewise import registry
+    from gatewise.report.reports import defaulting, lacking, listing
     from gatewise.report.tables import render
 
-    click.echo(render(listing(known(), layouts=layouts), format))
+    wanted = [registry.framework(name).name for name in names]
+    records = [record for record in known() if not wanted or record.name in wanted]
+    reports = {"defaults": defaulting, "gaps": lacking}
+    report = reports[what](records) if what in reports else listing(records, layouts=what == "layouts")
+    click.echo(render(report, format))
 
 
 @main.command()
@@ -473,18 +486,21 @@ def port(source: str, target: str, second_bias: str, format: str) -> None:
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path())
 @click.option("--seed", type=int, default=0, help="Seed of the inputs.")
+@click.option("--gradients", is_flag=True, help="Compare gradients, too.")
+@click.option("--training-steps", type=click.IntRange(min=0), default=0, help="Train copies of both, and compare.")
 @_format
-def verify(first: str, second: str, seed: int, format: str) -> None:
-    r"""Compare two model files on the same inputs.
+def verify(first: str, second: str, seed: int, gradients: bool, training_steps: int, format: str) -> None:
+    r"""Compare two model files on the same inputs; where they differ, say which mistake it is.
 
     \b
     gatewise verify model.keras model.safetensors
+    gatewise verify model.keras model.safetensors --gradients --training-steps 20
     """
     from gatewise import verify as verified
     from gatewise.report.reports import verifying
     from gatewise.report.tables import render
 
-    parity = verified(first, second, seed=seed)
+    parity = verified(first, second, seed=seed, gradients=gradients, training_steps=training_steps)
     click.echo(render(verifying(parity), format))
     sys.exit(0 if parity.passed else 1)
 

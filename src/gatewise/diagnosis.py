@@ -70,6 +70,9 @@ TEXTS = {
 """Every mistake by its slug, with what it is."""
 
 
+_COARSE = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
 class Found(NamedTuple):
     """A mistake that keeps two sides apart.
 
@@ -358,15 +361,12 @@ class _Case:
 
 def _text(clause: str, before: float, after: float, *, last: bool) -> str:
     """Say what undoing a mistake does."""
+    known = np.isfinite(before)
     if last:
-        was = f"they differ by {before:.1e} before" if np.isfinite(before) else "before, they do not even compare"
-        return f"Outputs match to {after:.1e} once {clause} ({was})."
-    was = (
-        f"The difference falls from {before:.1e}"
-        if np.isfinite(before)
-        else "The outputs compare, and the difference falls"
-    )
-    return f"{was} to {after:.1e} once {clause}."
+        was = f"they differ by {before:.1e}" if known else "they cannot be compared"
+        return f"Outputs match to {after:.1e} once, {clause}; before, {was}."
+    fall = f"The difference falls from {before:.1e} to" if known else "Outputs can be compared, and differ by"
+    return f"{fall} {after:.1e} once, {clause}."
 
 
 # ── weights side by side ────────────────────────────────────────────────────────────────────────────────────────
@@ -436,15 +436,14 @@ def _listed(words: Sequence[str]) -> str:
 class _Pair:
     """One direction of one unit on both sides: which known mistakes make the target's weights of the source's."""
 
-    def __init__(self, spec: Spec, other: Spec, mine: Parts, yours: Parts, orders: Sequence[str], eps: float) -> None:
+    def __init__(self, spec: Spec, other: Spec, mine: Parts, yours: Parts, layouts: Sequence[str], eps: float) -> None:
         self.cell, self.gates = spec.cell, GATES[spec.cell]
         # Where the resets differ, the one that sums all biases leaves only their sums to compare.
         summed = set(summed_gates(spec)) | set(summed_gates(other)) if self.gates else set()
         self.summed = np.array([gate in summed for gate in self.gates] or [True])
         self.mine, self.yours, self.eps = mine, yours, eps
-        self.orders = [
-            tuple(self.gates.index(gate) for gate in order) for order in dict.fromkeys((*orders, self.gates))
-        ]
+        orders = [tuple(map(self.gates.index, order)) for order in dict.fromkeys((*layouts, self.gates))]
+        self.orders = orders if self.gates else [(0,)]
         self.found: list[tuple[int, ...]] = []
 
     def same(self, one: Array, other: Array, scale: float | None = None) -> bool:
@@ -519,7 +518,7 @@ class _Pair:
         count = len(gates) or 1
         rows = mine.shape[1] if gates else mine.shape[0]
         flat, target = (each.reshape(count, rows, -1) for each in (mine, yours))
-        orders = self.orders if gates == self.gates else [tuple(range(count))]
+        orders = self.orders if gates and gates == self.gates else [tuple(range(count))]
         for mistake, detail, variant in _variants(target, orders):
             order = self.ordered(flat, variant)
             if order is None:
@@ -561,9 +560,12 @@ class _Pair:
             for mistake, detail, one, other in _bias_mistakes(self.cell, *mine):
                 if (mistake or order != identity) and self.same(self.acts(one[held], other[held]), met, scale):
                     return Reading(mistake or "gates-exchanged", detail or _exchange(self.gates, order), "bias")
-        rounded = [kind for kind in map(_rounding, mine, yours) if kind]
-        if rounded:
-            return Reading("rounded", _ROUNDED.replace("{kind}", rounded[0]), "bias")
+        rounding = _rounding(right, met)
+        parts = [(_rounding(one, other), np.array_equal(one, other)) for one, other in zip(mine, yours, strict=True)]
+        if all(kind or equal for kind, equal in parts):
+            rounding = rounding or next(kind for kind, _ in parts if kind)
+        if rounding:
+            return Reading("rounded", _ROUNDED.replace("{kind}", rounding), "bias")
         variants = [list(_variants(each[:, :, None], self.orders)) for each in yours]
         for (mistake, detail, left), (_, _, also) in zip(*variants, strict=True):
             for order in itertools.permutations(identity):
@@ -637,8 +639,13 @@ def _bias_mistakes(cell: str, bias: Array, recurrent: Array) -> Iterator[tuple[s
 
 def _rounding(mine: Array, yours: Array) -> str:
     """Return the type that an array was rounded to, or nothing."""
-    for kind in ("float16", "bfloat16", *(["float32"] if mine.dtype == np.float64 else [])):
-        if not np.array_equal(mine, yours) and np.array_equal(_rounded(mine, kind), yours.astype(np.float64)):
+    exact, met = mine.astype(np.float64), yours.astype(np.float64)
+    if np.array_equal(exact, met):
+        return ""
+    for kind, digits in (("float32", 24), ("float16", 11), ("bfloat16", 8)):
+        # Both steps of a sum may have been rounded, and small numbers of float16 have fewer digits.
+        near = np.abs(exact - met) <= 2.0 ** (1 - digits) * np.abs(exact) + (1e-7 if kind == "float16" else 0)
+        if near.all() and np.array_equal(_rounded(met, kind), met):
             return kind
     return ""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import Embedding, Input, Layer, Network, Spec
 from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
-from gatewise.registry import ModelAdapter, adapter, layout, live_layout, model_adapter, owner
+from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_layout, model_adapter, owner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 METADATA = "gatewise"
 """Key of a file's metadata that holds the description of the model."""
+
+FORMS = ("model", "layer", "cell", "stack")
+"""How an object may be called; see ``ModelAdapter.form``."""
 
 
 class Port(NamedTuple):
@@ -271,10 +276,10 @@ def _description(path: Path) -> _Description:
         kept = _Description(
             Network.from_dict(said["network"]), str(said["framework"]), str(said["form"]), frozenset(said["frozen"])
         )
-        shapes(kept.network)
         own_layouts(kept.framework, kept.network, kept.form)
-        if not kept.network.layers:
-            raise ValueError("no layers")
+        shapes(kept.network)
+        if not kept.network.layers or kept.form not in FORMS or not holds_models(kept.framework):
+            raise ValueError(f"{kept.framework} {kept.form} of {len(kept.network.layers)} layers")
     except (ValueError, KeyError, TypeError, GatewiseError) as error:
         text = error.met if isinstance(error, GatewiseError) else repr(error)
         raise FileError(
@@ -289,6 +294,9 @@ def _check_complete(path: Path, plans: dict[str, Plan], arrays: dict[str, np.nda
     """Raise ``FileError`` where the arrays of a file are not those of the model in it."""
     wanted = {f"{layer}.{name}": shape for layer, made in plans.items() for name, shape in made.source_shapes.items()}
     found = {name: array.shape for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if array.dtype.name not in ("float32", "float64"):
+            raise FileError(f"{path.name}: {name!r} is of {array.dtype.name}.", "Expected float32.", "Save it again.")
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             met, expected = (str(each.get(name, "not there")) for each in (found, wanted))
@@ -308,6 +316,12 @@ def open_keras(path: Path) -> Any:
     """Read a Keras model from a file, by Keras itself."""
     if not path.is_file():
         raise FileError(f"{path} is not there.", "Expected a .keras file.", "Check the name.")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise FileError(
+            f"{path.name} cannot be read: it is no zip file, or not all of one.",
+            "A .keras file is a zip file with config.json, metadata.json and model.weights.h5 in it.",
+            "Save the model again with Keras 3; a file of HDF5 is called .h5.",
+        )
     side: ModelAdapter = model_adapter("keras")
     try:
         return side.open_file(str(path))
@@ -315,6 +329,16 @@ def open_keras(path: Path) -> Any:
         raise
     except Exception as error:  # Keras raises whatever its zip, JSON and HDF5 readers raise.
         text = str(error).strip().splitlines()
+        # Keras says it behind several pages of configs: the innermost layer comes last.
+        missing = re.findall(r"Could not locate (?:class|function) '([^']+)'", str(error))
+        homes = re.findall(r"'registered_name': '([^']+)'", str(error))
+        if missing:
+            home = next((name for name in reversed(homes) if name.endswith(missing[-1])), missing[-1])
+            raise FileError(
+                f"{path.name} holds {home}, which is not known here.",
+                "Keras registers classes of one's own under package>name when their module is imported.",
+                f"Import the module that registers {home} and load the file again.",
+            ) from error
         raise FileError(
             f"{path.name} cannot be read: {text[0] if text else type(error).__name__}",
             "Expected a model that Keras 3 saved.",

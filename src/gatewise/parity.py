@@ -18,13 +18,14 @@ import numpy as np
 
 from gatewise.core.layout import CANONICAL, GATES
 from gatewise.core.plan import plan
-from gatewise.core.spec import Embedding, Input, Layer, Network, Recurrent, Spec, outputs_of, source_of
+from gatewise.core.spec import Embedding, Input, Layer, Masking, Network, Recurrent, Spec, outputs_of, source_of
 from gatewise.errors import SpecError
 from gatewise.live import own_layouts, plan_network
 from gatewise.registry import ModelAdapter, owner
 
 if TYPE_CHECKING:
     from gatewise.diagnosis import Found
+    from gatewise.training import GradientParity, TrainingParity
 
 FLOOR = 1e-5
 """Smallest tolerance of a float32 comparison, relative to the largest output (at least 1)."""
@@ -113,6 +114,8 @@ class Parity:
         planted: The mistakes that were planted.
         advice: What to do where it did not pass, and what was not tried.
         diagnosis: The mistakes that keep the two apart, where they differ and it is known why.
+        gradients: Each tensor's gradient, where gradients were compared.
+        training: Some training steps, where they were compared.
     """
 
     verdict: str
@@ -125,6 +128,8 @@ class Parity:
     planted: tuple[Planted, ...]
     advice: tuple[str, ...]
     diagnosis: tuple[Found, ...] = ()
+    gradients: tuple[GradientParity, ...] = ()
+    training: TrainingParity | None = None
 
     @property
     def passed(self) -> bool:
@@ -224,24 +229,54 @@ def side(obj: Any) -> Side:
     return Side(name, adapter, obj, adapter.describe(obj))
 
 
-def verify(a: Any, b: Any, *, seed: int = 0, inputs: Sequence[np.ndarray] | np.ndarray | None = None) -> Parity:
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    seed: int = 0,
+    inputs: Sequence[np.ndarray] | np.ndarray | None = None,
+    gradients: bool = False,
+    training_steps: int = 0,
+) -> Parity:
     """Compare two live objects, or files of them; see ``gatewise.verify``."""
     first, second = side(a), side(b)
     if first.dtype() == "float64" != second.dtype():
         # The second's weights were rounded, so that those of the first have to be, too.
         first = first.twin(second.dtype())
+    _check_same_inputs(first.network, second.network)
     random = np.random.default_rng(seed)
     trials, notes = make_trials(first, second, random, inputs)
     with np.errstate(all="ignore"):
         found = Comparison(first, second, trials)
-        if not found.alike:
-            return found.parity("failed", seed, notes)
         if found.passed:
             found = _planted(found, random, given=inputs is not None)
-    unseen = found.unseen
-    if found.passed and unseen:
-        return found.parity("inconclusive", seed, [*notes, *_advice(unseen, found.trials)])
-    return found.parity("passed" if found.passed else "failed", seed, notes)
+        unseen = found.unseen
+        if found.passed and unseen:
+            parity = found.parity("inconclusive", seed, [*notes, *_advice(unseen, found.trials)])
+        else:
+            parity = found.parity("passed" if found.passed else "failed", seed, notes)
+    if not gradients and not training_steps:
+        return parity
+    from gatewise.training import extend
+
+    return extend(found, parity, gradients=gradients, steps=training_steps)
+
+
+def _check_same_inputs(first: Network, second: Network) -> None:
+    """Raise ``SpecError`` where two networks do not read the same."""
+    ours, theirs = (
+        [layer.spec for layer in network.layers if isinstance(layer.spec, Input)] for network in (first, second)
+    )
+    unlike = len(ours) != len(theirs) or any(
+        one.integer != other.integer or (not one.integer and one.shape[-1:] != other.shape[-1:])
+        for one, other in zip(ours, theirs, strict=True)
+    )
+    if unlike:
+        raise SpecError(
+            f"The two do not read the same: {', '.join(map(str, ours))} here, {', '.join(map(str, theirs))} there.",
+            "A comparison feeds both sides alike.",
+            "Was the right pair given?",
+        )
 
 
 def _planted(found: Comparison, random: np.random.Generator, *, given: bool) -> Comparison:
@@ -349,7 +384,7 @@ class Comparison:
     def add_stronger(self, random: np.random.Generator, batch: int, length: int, scale: float) -> None:
         """Feed more, if it rounds no more than what was fed before, and plant again what was not seen."""
         free = any(trial.free for trial in self.trials)
-        trial = _draw_trial(self.first.side.network, random, batch, length, scale, free=free)
+        trial = draw_trial(self.first.side.network, random, batch, length, scale, free=free)
         ran = self.first.run(trial), self.second.run(trial)
         if NOISES * self._noise(trial, *ran) <= self.tolerance and all(np.isfinite(output).all() for output in ran[0]):
             self._keep(trial, *ran)
@@ -447,49 +482,81 @@ def make_trials(
                 f"The network reads {', '.join(layer.name for layer in sources)}.",
                 "Give one array for each.",
             )
+        for layer, array in zip(sources, arrays, strict=True):
+            _check_given(layer, array)
         return [Trial(arrays)], []
     notes: list[str] = []
+    # Where one side alone masks, its inputs show it.
+    network = next((one.network for one in (first, second) if _masks(one.network)), first.network)
+    if sum(isinstance(layer.spec, Input) for layer in network.layers) != len(sources):
+        network = first.network
     free = any(_free(one.network) != one.network for one in (first, second))
     trials = [
-        _draw_trial(first.network, random, batch, length, 1.0, free=freed)
+        draw_trial(network, random, batch, length, 1.0, free=freed)
         for freed in ((False, True) if free else (False,))
         for batch, length in zip(BATCHES, LENGTHS, strict=True)
     ]
-    if first.takes_states() and second.takes_states():
+    if first.takes_states() and second.takes_states() and _state_sizes(first.network) == _state_sizes(second.network):
         trials.append(trials[0]._replace(states=_states(first.network, random, BATCHES[0])))
     elif any(isinstance(layer.spec, Recurrent) for layer in first.network.layers):
         notes.append("Initial states were not tried: not both sides take them.")
     return trials, notes
 
 
-def _draw_trial(
+def _masks(network: Network) -> bool:
+    return any(isinstance(layer.spec, Masking) for layer in network.layers)
+
+
+def _check_given(source: Layer, array: np.ndarray) -> None:
+    """Raise ``SpecError`` where an array is not what an input takes."""
+    spec = source.spec
+    assert isinstance(spec, Input)
+    wanted = (spec.batch, *spec.shape)
+    if len(wanted) != array.ndim or any(
+        size not in (None, given) for size, given in zip(wanted, array.shape, strict=True)
+    ):
+        raise SpecError(
+            f"An array of shape {array.shape} for input {source.name!r}.",
+            f"It takes {wanted}; None stands for any length.",
+            "Give the batch first, then the axes of the input.",
+        )
+
+
+def draw_trial(
     network: Network, random: np.random.Generator, batch: int, length: int, scale: float, *, free: bool
 ) -> Trial:
+    """Return random inputs; those for a free copy may have any batch and length."""
     fed = _free(network) if free else network
-    specs = [layer.spec for layer in fed.layers if isinstance(layer.spec, Input)]
-    return Trial([_draw(spec, network, random, batch, length, scale) for spec in specs], free=free)
+    sources = [layer for layer in fed.layers if isinstance(layer.spec, Input)]
+    return Trial([_draw(source, network, random, batch, length, scale) for source in sources], free=free)
 
 
 def _draw(
-    spec: Spec, network: Network, random: np.random.Generator, batch: int, length: int, scale: float
+    source: Layer, network: Network, random: np.random.Generator, batch: int, length: int, scale: float
 ) -> np.ndarray:
+    spec = source.spec
     assert isinstance(spec, Input)
     shape = (spec.batch or batch, *(length if size is None else size for size in spec.shape))
     if not spec.integer:
-        return (scale * random.normal(size=shape)).astype(np.float32)
+        drawn = (scale * random.normal(size=shape)).astype(np.float32)
+        for layer in network.layers:
+            if isinstance(layer.spec, Masking) and source.name in layer.inputs and drawn.ndim > 2:
+                # The end of the first sequence is masked, and a step inside the last.
+                drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = layer.spec.mask_value
+        return drawn
     tables = [layer.spec.tokens for layer in network.layers if isinstance(layer.spec, Embedding)]
     return random.integers(0, min(tables, default=2), shape).astype(np.int32)
 
 
-def _states(network: Network, random: np.random.Generator, batch: int) -> list[np.ndarray]:
+def _state_sizes(network: Network) -> list[int]:
+    """Return the size of each state that the first layer starts from."""
     spec = network.weighted[0].spec
     assert isinstance(spec, Recurrent)
-    sizes = [spec.state, spec.units] if spec.cell == "lstm" else [spec.state]
-    return [
-        random.normal(size=(batch, size)).astype(np.float32)
-        for _ in range(spec.layers * spec.directions)
-        for size in sizes
-    ]
+    return spec.layers * spec.directions * ([spec.state, spec.units] if spec.cell == "lstm" else [spec.state])
+
+
+def _states(network: Network, random: np.random.Generator, batch: int) -> list[np.ndarray]:
+    return [random.normal(size=(batch, size)).astype(np.float32) for size in _state_sizes(network)]
 
 
 def _distance(here: np.ndarray, there: np.ndarray) -> float:

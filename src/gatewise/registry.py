@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from gatewise.core.layout import Framework, Layout, gaps
+from gatewise.core.layout import Default, Framework, Layout, Limit, gaps
 from gatewise.core.spec import Network, Recurrent, Spec
 from gatewise.errors import GatewiseError, UnknownFrameworkError, UnsupportedModelError, nearest
 
@@ -73,8 +73,8 @@ class ModelAdapter(Adapter, Protocol):
     ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
         """Return a loss and its gradients, without dropout.
 
-        The loss is the mean square of output minus target, added up over all outputs. The gradients are layer → tensor →
-        array, of what training changes, and one for each input, None for one of tokens.
+        The loss is the mean square of output minus target, added up over all outputs. The gradients are layer → tensor
+        → array, of what training changes, and one for each input, None for one of tokens.
         """
 
     def train(self, obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
@@ -119,6 +119,8 @@ class FrameworkRecord(NamedTuple):
     layouts: tuple[Layout, ...]
     installed: bool
     runnable: bool
+    defaults: tuple[Default, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
 
 @functools.cache
@@ -224,6 +226,11 @@ def has_adapter(name: str) -> bool:
     return importlib.util.find_spec(f"gatewise_{name}.adapter") is not None
 
 
+def holds_models(name: str) -> bool:
+    """Say whether whole models of this framework are known; it need not be installed."""
+    return has_adapter(name) and hasattr(importlib.import_module(f"gatewise_{name}.adapter"), "assemble")
+
+
 def adapter(name: str) -> Adapter:
     """Return the adapter of a framework; it imports the framework when it is used.
 
@@ -253,7 +260,7 @@ def model_adapter(name: str) -> ModelAdapter:
         GatewiseError: This framework's are not.
     """
     found = adapter(name)
-    if not hasattr(found, "assemble"):
+    if not holds_models(name):
         raise GatewiseError(
             f"Whole models of {framework(name).title} are not supported.",
             "Models go between keras and torch.",
@@ -297,5 +304,7 @@ def frameworks() -> list[FrameworkRecord]:
     records = []
     for name in packages():
         declared, there = framework(name), installed(name)
-        records.append(FrameworkRecord(name, declared.title, declared.layouts, there, there and has_adapter(name)))
+        runnable = there and has_adapter(name)
+        told = declared.defaults, declared.limits
+        records.append(FrameworkRecord(name, declared.title, declared.layouts, there, runnable, *told))
     return records

@@ -493,12 +493,28 @@ def defaults(source: str, **texts: str | tuple[str, str]) -> tuple[Default, ...]
     return tuple(made)
 
 
+class Limit(NamedTuple):
+    """What of a live object a port refuses, or leaves behind and says so.
+
+    Attributes:
+        option: The option, as the framework writes it.
+        value: Which values of it, in words.
+        whose: ``"ours"`` is open work; ``"theirs"``, a framework cannot do it; ``"impossible"``, nobody can.
+        why: The reason, in a sentence.
+    """
+
+    option: str
+    value: str
+    whose: str
+    why: str
+
+
 class Framework(NamedTuple):
     """What ``layouts.py`` of an adapter package declares; readable without the framework itself.
 
     ``needs`` are the packages to import before it can run here. The first layout of each cell is the framework's
     default for that cell, the one that ``"torch"`` means without a class behind it. ``defaults`` is what it does unless
-    it is told otherwise, where that is no weight.
+    it is told otherwise, where that is no weight; ``limits`` are what a port of its objects cannot bring along.
     """
 
     name: str
@@ -506,6 +522,7 @@ class Framework(NamedTuple):
     needs: tuple[str, ...]
     layouts: tuple[Layout, ...]
     defaults: tuple[Default, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
 
 _CANONICAL_PREFIX = "{layer:|layer_#/}{direction:|forward/,backward/}"

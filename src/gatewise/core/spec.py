@@ -426,6 +426,8 @@ class Layer:
         distributed: Whether it runs on each step of one more time axis, each step for itself.
         rules: What acts on its weights in training alone.
         step: Whether it is a bare cell, which runs one step and reads no time axis.
+        masked: Whether it follows a mask that comes to it. Keras's recurrent layers do not where they read first states
+            and are not given the mask by hand; the mask goes on from them all the same.
     """
 
     name: str
@@ -435,6 +437,7 @@ class Layer:
     distributed: bool = False
     rules: tuple[Rule, ...] = ()
     step: bool = False
+    masked: bool = True
 
 
 def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
@@ -534,6 +537,7 @@ class Network:
                 "distributed": layer.distributed,
                 "rules": [rule._asdict() | {"settings": dict(rule.settings)} for rule in layer.rules],
                 "step": layer.step,
+                "masked": layer.masked,
             }
             for layer in self.layers
         ]
@@ -561,8 +565,9 @@ class Network:
                 if unknown:
                     raise unknown_option(kind, min(unknown))
                 rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
-                place = bool(entry["trainable"]), bool(entry["distributed"]), rules, bool(entry.get("step", False))
-                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place))
+                place = bool(entry["trainable"]), bool(entry["distributed"]), rules
+                seldom = {"step": bool(entry.get("step", False)), "masked": bool(entry.get("masked", True))}
+                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, **seldom))
             return cls(tuple(layers), tuple(data["outputs"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SpecError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatewise.core.count import Count, gate_sentence, notes
-from gatewise.core.spec import Network, Spec
+from gatewise.core.layout import TOPICS, Layout, gaps
+from gatewise.core.spec import GRU, LSTM, RNN, Network, Recurrent, Spec
 from gatewise.report.tables import Report, Table, join
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gatewise.live import Port
     from gatewise.parity import Parity
     from gatewise.registry import FrameworkRecord
+    from gatewise.training import GradientParity, TrainingParity
 
 
 def tensor_table(counts: Sequence[Count]) -> Table:
@@ -130,7 +132,7 @@ def planning(plan: Plan) -> Report:
 
 
 def verifying(parity: Parity) -> Report:
-    """Lay out a comparison: every output, the tolerance and why, what was fed, and the planted mistakes."""
+    """Lay out a comparison: every output, which mistake it is, the tolerance and why, what was fed and planted."""
     rows = [
         [
             each.name,
@@ -144,6 +146,13 @@ def verifying(parity: Parity) -> Report:
         for each in parity.outputs
     ]
     tables = [Table("", ["output", "shape", "max |Δ|", "relative", "at", "tolerance", "passed"], rows)]
+    if parity.gradients:
+        tables.append(_tensor_table("Gradients", "largest", parity.gradients))
+    if parity.training:
+        tables += [
+            _loss_table(parity.training),
+            _tensor_table("After training", "may move by", parity.training.weights),
+        ]
     if parity.planted:
         least = min(parity.planted, key=lambda each: each.moved)
         seen = f"{len(parity.planted)} mistakes were planted. The least visible, {least.mistake} in {least.layer!r}, "
@@ -160,14 +169,32 @@ def verifying(parity: Parity) -> Report:
         tables,
         join(
             [
+                *(each.text for each in parity.diagnosis),
                 f"Tolerance {parity.tolerance:.1e} of the largest output (at least 1): {parity.why}.",
                 fed,
                 seen,
                 *parity.advice,
-                *(each.text for each in parity.diagnosis),
+                *(parity.training.words if parity.training else ()),
             ]
         ),
     )
+
+
+def _tensor_table(title: str, largest: str, compared: Sequence[GradientParity]) -> Table:
+    rows = [[each.layer, each.tensor or "(input)", *map("{:.1e}".format, each[2:5]), each.passed] for each in compared]
+    return Table(title, ["layer", "tensor", "max |Δ|", largest, "tolerance", "passed"], rows)
+
+
+def _loss_table(training: TrainingParity) -> Table:
+    """Lay out the losses of about ten steps, the first and the last among them."""
+    chosen = sorted({round(number * (training.steps - 1) / 9) for number in range(10)})
+    rows: list[list[object]] = []
+    for step in chosen:
+        mine, yours = training.losses[step]
+        rows.append([step + 1, f"{mine:.6g}", f"{yours:.6g}", f"{abs(mine - yours) / max(abs(mine), 1e-30):.1e}"])
+    passed = "passed" if training.passed else "failed"
+    title = f"Training {passed}: losses differ by {training.max_rel:.1e} at most, {training.tolerance:.0e} is allowed"
+    return Table(title, ["step", "loss here", "loss there", "relative"], rows)
 
 
 def porting(done: Port) -> Report:
@@ -185,6 +212,80 @@ def porting(done: Port) -> Report:
         [Table("", headers, rows)],
         join(done.remarks),
     )
+
+
+def defaulting(records: Sequence[FrameworkRecord]) -> Report:
+    """Lay out what frameworks do unless told otherwise, topic by topic, so that they stand side by side."""
+    rows: list[list[object]] = [
+        [topic, record.name, default.text, default.source]
+        for topic in TOPICS
+        for record in records
+        for default in record.defaults
+        if default.topic == topic
+    ]
+    silent = [record.name for record in records if not record.defaults]
+    said = [f"Nothing is known of {', '.join(silent)}."] if silent else []
+    return Report(
+        ["What frameworks do unless they are told otherwise, where it is no weight. A port brings it along."],
+        [Table("", ["topic", "framework", "default", "source"], rows)],
+        said,
+    )
+
+
+def lacking(records: Sequence[FrameworkRecord]) -> Report:
+    """Lay out what cannot be brought along: of live objects, and of layers that a framework's classes cannot hold."""
+    live: list[list[object]] = [
+        [record.name, limit.option, limit.value, limit.whose, limit.why]
+        for record in records
+        for limit in sorted(record.limits, key=lambda limit: ("ours", "theirs", "impossible").index(limit.whose))
+    ]
+    held: list[list[object]] = []
+    for record in records:
+        classes: dict[str, list[Layout]] = {}
+        for layout in record.layouts:
+            if layout.cell in ("lstm", "gru", "rnn"):
+                classes.setdefault(layout.name, []).append(layout)
+        for name, variants in classes.items():
+            # A class with several layouts, as Keras's GRU for its two resets, holds what any of them holds.
+            lacks = [_not_held(layout) for layout in variants]
+            held += [[name, *row] for row in lacks[0] if all(row in others for others in lacks)]
+    return Report(
+        ["ours: open work. theirs: the framework cannot do it. impossible: nobody can."],
+        [
+            Table(
+                "Live objects: refused by name, or left behind with a remark",
+                ["from", "option", "value", "whose", "why"],
+                live,
+            ),
+            Table("Layers that a class cannot hold (theirs)", ["layout", "option", "value"], held),
+        ],
+        [],
+    )
+
+
+def _not_held(layout: Layout) -> list[list[object]]:
+    """Return what a layout lacks, option by option; the words that ``computes`` allows where it says so."""
+    kinds: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+    held: dict[str, Any] = {"reset": layout.reset.split()[0]} if layout.cell == "gru" else {}
+    usual = kinds[layout.cell](3, 5, **held)
+    rows: list[list[object]] = []
+    tried: dict[str, tuple[object, ...]] = {
+        "layers": (2,),
+        "bidirectional": (True,),
+        "bias": (False,),
+        "reset": ("before", "after"),
+        "projection": (2,),
+        "peepholes": (True, "full"),
+        "cell_clip": (1.0,),
+    }
+    for option, values in tried.items():
+        for value in values if option in usual.options() else ():
+            if any(gap.option == option for gap in gaps(layout, usual.replace(**{option: value}))):
+                rows.append([option, str(value) if option != "cell_clip" else "any"])
+    for option, allowed in layout.computes.items():
+        if "*" not in allowed.split() and option in ("activation", "recurrent_activation"):
+            rows.append([option, f"other than {', '.join(allowed.split())}"])
+    return rows
 
 
 def listing(records: Sequence[FrameworkRecord], *, layouts: bool = False) -> Report:

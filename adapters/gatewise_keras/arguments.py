@@ -1,0 +1,137 @@
+"""Every argument of Keras's recurrent layers, and what a port does with it.
+
+Nothing here imports Keras. A test walks the signatures of the installed Keras, so that no argument can be missing.
+"""
+
+from typing import NamedTuple
+
+from gatewise.core.layout import Limit
+
+
+class Argument(NamedTuple):
+    """What becomes of one argument.
+
+    Attributes:
+        how: ``"carried"``, it changes the outputs and the port does the same; ``"training"``, it acts in training alone
+            and is carried; ``"remark"``, it acts in training alone, is left behind, and the port says so;
+            ``"no effect"``, the outputs are the same whatever it is; ``"refused"``, by an error that names it.
+        text: How, in a sentence.
+    """
+
+    how: str
+    text: str
+
+
+CLASSES = (
+    "LSTM GRU SimpleRNN Bidirectional RNN StackedRNNCells LSTMCell GRUCell SimpleRNNCell TimeDistributed Masking "
+    "Embedding Dense"
+).split()
+"""The classes whose constructors and calls are covered."""
+
+_INITIAL = Argument("no effect", "It draws the first weights, which the port overwrites; of a new layer see initial=.")
+_SAME = "The same numbers come out either way."
+
+ARGUMENTS: dict[str, Argument] = {
+    # sizes and what a cell computes
+    "units": Argument("carried", "Size of the state."),
+    "activation": Argument("carried", "Any of Keras's by name, None for linear; a callable of your own is refused."),
+    "recurrent_activation": Argument("carried", "The same for the gates."),
+    "use_bias": Argument("carried", "Without bias there is none on the other side, too."),
+    "reset_after": Argument("carried", "After: nn.GRU. Before: gatewise_torch.GRU(reset='before'), another function."),
+    "input_dim": Argument("carried", "Rows of the table."),
+    "output_dim": Argument("carried", "Columns of the table."),
+    # the first weights
+    "kernel_initializer": _INITIAL,
+    "recurrent_initializer": _INITIAL,
+    "bias_initializer": _INITIAL,
+    "embeddings_initializer": _INITIAL,
+    "unit_forget_bias": Argument("no effect", "Ones in the bias at the start; the bias is carried as it is."),
+    "weights": Argument("carried", "First weights are weights."),
+    # training alone
+    "kernel_regularizer": Argument("training", "A rule on the model; gatewise_torch.penalty(model) adds it up."),
+    "recurrent_regularizer": Argument("training", "As kernel_regularizer."),
+    "bias_regularizer": Argument(
+        "training", "As kernel_regularizer; of two biases on the torch side their sum counts."
+    ),
+    "embeddings_regularizer": Argument("training", "As kernel_regularizer."),
+    "activity_regularizer": Argument("remark", "A penalty on outputs: add it to your loss."),
+    "kernel_constraint": Argument("training", "A rule on the model; gatewise_torch.constrain(model) applies it."),
+    "recurrent_constraint": Argument("training", "As kernel_constraint."),
+    "bias_constraint": Argument("training", "As kernel_constraint."),
+    "embeddings_constraint": Argument("training", "As kernel_constraint."),
+    "dropout": Argument("training", "One mask on the input for all steps. A rate of 1 drops nothing in LSTM and GRU."),
+    "recurrent_dropout": Argument("training", "One mask a gate on the state for all steps; the input's are so, too."),
+    "seed": Argument("no effect", "Seed of the dropout masks, which no two frameworks draw alike."),
+    "trainable": Argument("training", "Frozen stays frozen."),
+    "training": Argument("training", "Given at the call; the torch side has train() and eval()."),
+    # how a layer is run
+    "return_sequences": Argument("carried", "All outputs or the last."),
+    "return_state": Argument("carried", "The last states behind the output, in Keras's order."),
+    "go_backwards": Argument("carried", "Read from the end; outputs in the order of reading."),
+    "stateful": Argument("carried", "States go on from batch to batch; reset_state() forgets them."),
+    "zero_output_for_mask": Argument("carried", "A masked step gives zeros and not the output before it."),
+    "initial_state": Argument(
+        "carried",
+        "From a layer or input of the model, not a constant. Keras then follows no mask unless given by hand.",
+    ),
+    "states": Argument("carried", "Of a cell: the states of the step before."),
+    "mask": Argument(
+        "carried", "As Masking or Embedding make it and layers pass it on; a mask as an input is refused."
+    ),
+    "sequences": Argument("carried", "The input, (batch, time, features)."),
+    "sequence": Argument("carried", "The input of one step, (batch, features)."),
+    "inputs": Argument("carried", "The input."),
+    "unroll": Argument("no effect", f"{_SAME} Where it would not, backwards under a mask that zeroes, it is refused."),
+    "use_cudnn": Argument("no effect", _SAME),
+    "implementation": Argument(
+        "remark", "The same outputs. In training 1 draws one dropout mask a gate where the port draws one for all."
+    ),
+    # layers around layers
+    "layer": Argument("carried", "What is wrapped: a recurrent layer, in TimeDistributed also Dense or Embedding."),
+    "backward_layer": Argument("carried", "Where it has the options of the forward layer; else it is refused."),
+    "merge_mode": Argument("carried", "concat, sum, mul, ave, and None for two outputs."),
+    "cell": Argument("carried", "Keras's own cells and gatewise's; others run code that cannot be read."),
+    "cells": Argument("carried", "A stack in one scan becomes layers on each other, which compute the same."),
+    # masks
+    "mask_value": Argument("carried", "A step with this value in every feature is masked."),
+    "mask_zero": Argument("carried", "Token 0 is masked."),
+    # of every layer
+    "name": Argument("carried", "Names stay, as far as Python allows them for attributes."),
+    "dtype": Argument("carried", "float32 and float64; mixed policies and quantised layers are refused."),
+    "autocast": Argument("no effect", "Inputs of one type need no cast."),
+    "lora_rank": Argument("refused", "A second kernel is added to the first; merge it and port then."),
+    "lora_alpha": Argument("refused", "As lora_rank."),
+    "quantization_config": Argument("refused", "The weights are whole numbers with a scale; port before it."),
+}
+"""Argument → what becomes of it, for all classes of ``CLASSES``: a name means the same in each."""
+
+LIMITS = (
+    Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
+    Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
+    Limit("activation", "gelu, leaky_relu in float64", "theirs", "TensorFlow rounds their constants to float32: 4e-8."),
+    Limit("cell", "a class of your own", "impossible", "Its code cannot be read."),
+    Limit("unroll", "with go_backwards and zero_output_for_mask, masked", "theirs", "Keras zeroes the wrong steps."),
+    Limit("cell", "a stack of cells, stateful", "theirs", "Keras cannot reset the states of stacked cells."),
+    Limit("cell", "a stack of cells in Bidirectional or TimeDistributed", "ours", "Each direction's stack runs alone."),
+    Limit("cell", "a stack of cells, go_backwards under a mask", "ours", "The mask would have to be turned."),
+    Limit("backward_layer", "with other options", "ours", "Both directions of a layer compute alike."),
+    Limit("stateful", "within TimeDistributed", "ours", "The states would go from one outer step to the next."),
+    Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
+    Limit("layer", "TimeDistributed in TimeDistributed, or around no weights", "ours", "One more time axis is known."),
+    Limit("initial_state", "a constant", "ours", "First states come from a layer or an input."),
+    Limit("mask", "a second input", "ours", "Masks come from Masking or Embedding."),
+    Limit("dropout", "1 in SimpleRNN", "ours", "All is dropped, and nothing trains."),
+    Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
+    Limit(
+        "implementation",
+        "1, with dropout in training",
+        "ours",
+        "One mask is drawn for all gates, and not one for each.",
+    ),
+    Limit("activity_regularizer", "any", "ours", "Left behind with a remark: add it to the loss."),
+    Limit("kernel_regularizer", "a class or function of your own", "impossible", "Left behind with a remark."),
+    Limit("dtype", "mixed policies, float8, int8", "ours", "One type for weights and computing is known."),
+    Limit("lora_rank", "any", "ours", "A second, low-rank kernel is not read."),
+    Limit("a layer used twice", "any", "ours", "Each layer of a network is used once."),
+)
+"""What a port from Keras refuses, or leaves behind with a remark."""
