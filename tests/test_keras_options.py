@@ -6,7 +6,8 @@ import inspect
 
 import numpy as np
 import pytest
-from gatewise_keras.arguments import ARGUMENTS, CLASSES, LIMITS
+from gatewise_keras.arguments import ARGUMENTS, CLASSES
+from gatewise_keras.layouts import LIMITS
 
 import gatewise as gw
 from gatewise.core.spec import ACTIVATIONS

@@ -489,7 +489,11 @@ def test_source_with_a_mistake():
 
 def test_half_precision():
     a, b = ported(gw.Network.chain(gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2)))
-    assert set(slugs(a, b.half())) == {"rounded"}
+    told = found(a, b.half().float())
+    assert {each.mistake for each in told} == {"rounded"}
+    assert all("rounded to float16" in each.text for each in told)
+    a, b = ported(gw.GRU(3, 4))
+    assert set(slugs(a, b.bfloat16().float())) == {"rounded"}
 
 
 def test_what_nothing_explains():
@@ -528,3 +532,57 @@ def test_a_stack_is_a_chain():
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     (first, *_) = flat.weighted
     assert plain(Call(first.spec, units(one)[0].weights, inputs))[0].shape == (2, 5, 8)
+
+
+# ── a sweep ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def any_network(random):
+    """A chain of one to three layers with random options, and now and then a Dense layer."""
+    layers, width, depth = [], int(random.integers(2, 6)), int(random.integers(1, 4))
+    for number in range(depth):
+        kind, units_ = SPECS[random.choice(list(SPECS))], int(random.integers(2, 6))
+        options = {"return_state": False, "return_sequences": number < depth - 1 or bool(random.integers(2))}
+        if random.random() < 0.4:
+            options |= {"bidirectional": True, "merge": str(random.choice(["concat", "sum", "mul", "ave"]))}
+        if random.random() < 0.2:
+            options["go_backwards"] = True
+        if random.random() < 0.3:
+            options["activation"] = str(random.choice(["relu", "softsign", "sigmoid", "elu"]))
+        if kind is gw.GRU and random.random() < 0.4:
+            options["reset"] = "before"
+        if random.random() < 0.15:
+            options["bias"] = False
+        layers.append(kind(width, units_, **options))
+        width = layers[-1].merged_directions * units_
+    if random.random() < 0.6:
+        layers.append(gw.Dense(width, int(random.integers(1, 4)), activation=str(random.choice(["linear", "tanh"]))))
+    return gw.Network.chain(*layers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(150))
+def test_any_mistake_in_any_model(seed):
+    random = np.random.default_rng(seed)
+    network = any_network(random)
+    a = build(network, "torch" if seed % 3 == 0 else "keras", seed)
+    b = gw.port(a, "keras" if seed % 3 == 0 else "torch")
+    innocent = gw.verify(a, b)
+    assert innocent.verdict != "failed"
+    assert innocent.diagnosis == ()
+    place = int(random.integers(len(network.layers)))
+    spec = network.layers[place].spec
+    pool = [("bias-dropped", scaled_bias(0, 0))]
+    if spec.cell in OWN:
+        pool = [(slug, how) for table in (EVERYWHERE, OWN[spec.cell]) for slug, each in table.items() for how in each]
+        if spec.cell != "rnn":
+            pool += [("gates-exchanged", reordered(random.permutation(len(GATES[spec.cell]))))] * 3
+    slug, how = pool[random.integers(len(pool))]
+    if not spec.bias and "bias" in slug:
+        return
+    parity = gw.verify(a, change(b, how, only=place))
+    if parity.verdict == "failed":
+        # A square kernel of one gate is reshaped as it is transposed.
+        same = {"kernel-transposed"} if slug == "kernel-reshaped" and spec.cell == "rnn" else set()
+        (each,) = parity.diagnosis
+        assert each.mistake in {slug, *same}

@@ -448,8 +448,8 @@ def test_every_plan_is_proved(source):
 
 @pytest.mark.long
 @by_source
-def test_every_plan_of_every_spec_is_proved(source):
-    for spec, there in cases(source, most=None):
+def test_every_plan_is_proved_for_more_specs(source):
+    for spec, there in cases(source, most=4):
         proof = there.proof()
         assert proof.passed, f"{there}\nfor {spec}\n{proof}"
 

@@ -4,8 +4,7 @@ Nothing here imports Keras: counts, explanations and mappings work where it is n
 listed layer by layer, and within ``Bidirectional`` the forward copy first, as ``get_weights()`` does.
 """
 
-from gatewise.core.layout import Framework, Layout, defaults
-from gatewise_keras.arguments import LIMITS
+from gatewise.core.layout import Framework, Layout, Limit, defaults
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
 
@@ -139,6 +138,37 @@ DEFAULTS = defaults(
         f"{_RNN}/bidirectional.py, Bidirectional.call",
     ),
 )
+
+LIMITS = (
+    Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
+    Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
+    Limit("activation", "gelu, leaky_relu in float64", "theirs", "TensorFlow rounds their constants to float32: 4e-8."),
+    Limit("cell", "a class of your own", "impossible", "Its code cannot be read."),
+    Limit("unroll", "with go_backwards and zero_output_for_mask, masked", "theirs", "Keras zeroes the wrong steps."),
+    Limit("cell", "a stack of cells, stateful", "theirs", "Keras cannot reset the states of stacked cells."),
+    Limit("cell", "a stack of cells in Bidirectional or TimeDistributed", "ours", "Each direction's stack runs alone."),
+    Limit("cell", "a stack of cells, go_backwards under a mask", "ours", "The mask would have to be turned."),
+    Limit("backward_layer", "with other options", "ours", "Both directions of a layer compute alike."),
+    Limit("stateful", "within TimeDistributed", "ours", "The states would go from one outer step to the next."),
+    Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
+    Limit("layer", "TimeDistributed in TimeDistributed, or around no weights", "ours", "One more time axis is known."),
+    Limit("initial_state", "a constant", "ours", "First states come from a layer or an input."),
+    Limit("mask", "a second input", "ours", "Masks come from Masking or Embedding."),
+    Limit("dropout", "1 in SimpleRNN", "ours", "All is dropped, and nothing trains."),
+    Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
+    Limit(
+        "implementation",
+        "1, with dropout in training",
+        "ours",
+        "One mask is drawn for all gates, and not one for each.",
+    ),
+    Limit("activity_regularizer", "any", "ours", "Left behind with a remark: add it to the loss."),
+    Limit("kernel_regularizer", "a class or function of your own", "impossible", "Left behind with a remark."),
+    Limit("dtype", "mixed policies, float8, int8", "ours", "One type for weights and computing is known."),
+    Limit("lora_rank", "any", "ours", "A second, low-rank kernel is not read."),
+    Limit("a layer used twice", "any", "ours", "Each layer of a network is used once."),
+)
+"""What a port from Keras refuses, or leaves behind with a remark."""
 
 FRAMEWORK = Framework(
     "keras",

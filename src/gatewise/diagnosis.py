@@ -70,9 +70,6 @@ TEXTS = {
 """Every mistake by its slug, with what it is."""
 
 
-_COARSE = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-
-
 class Found(NamedTuple):
     """A mistake that keeps two sides apart.
 
@@ -197,14 +194,14 @@ class _Case:
     def apart(first: Sequence[Array], second: Sequence[Array]) -> float:
         return differs(first, second)[0]
 
-    def agrees(self, guess: Guess, wanted: Sequence[Sequence[Array]], places: Sequence[int], slack: float = 1) -> bool:
+    def agrees(self, guess: Guess, wanted: Sequence[Sequence[Array]], places: Sequence[int]) -> bool:
         """Say whether a guess gives some outputs, at some trials."""
         for place in places:
             try:
                 made = guess.run(self.found.trials[place])
             except (GatewiseError, ValueError, IndexError):
                 return False  # A guess that does not fit the shapes.
-            if not differs(wanted[place], made)[1] <= slack * self.tolerance:
+            if not differs(wanted[place], made)[1] <= self.tolerance:
                 return False
         return True
 
@@ -228,18 +225,14 @@ class _Case:
             if not told or self.together():
                 return told
         known: list[Difference] = []
-        kinds = [kind for kind in (self.first.dtype(), self.second.dtype()) if kind not in _COARSE]
-        eps = max((float(np.finfo(kind).eps) for kind in kinds), default=float(np.finfo("float32").eps))
+        eps = max(float(np.finfo(one.dtype()).eps) for one in (self.first, self.second))
         for mine, yours in zip(ours, theirs, strict=True):
             known += list(_weights_differ(mine, yours, eps))
         known += list(self.options_differ(ours, theirs))
-        slack = 1.0
-        if self.second.dtype() in ("float16", "bfloat16"):
-            slack = max(1.0, 40 * _COARSE[self.second.dtype()] / self.tolerance)
         wrong = right
         for each in known:
             wrong = each.plant(wrong)
-        if not self.agrees(wrong, self.found.theirs, self.every, slack):
+        if not self.agrees(wrong, self.found.theirs, self.every):
             hidden = self.hidden(wrong, self.found.theirs, names)
             if hidden is None:
                 return ()
@@ -413,6 +406,13 @@ def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]
         every = {part for pair in pairs for part in pair.telling()}
         whole = mistake == "gates-exchanged" and set(parts) >= every
         what = f"{layer!r}" if whole else f"the {_listed([part.replace('_', ' ') for part in parts])} of {layer!r}"
+        if len(parts) > 1 and not whole:
+            for one, several in (
+                ("{what} is ", "{what} are "),
+                ("{what} has ", "{what} have "),
+                (" it was ", " they were "),
+            ):
+                detail = detail.replace(one, several)
         if len(where) < len(sides):
             what += f" ({where[0].rstrip('/')} half)"
         names = [half + name for half, part in places for name in pairs[0].tensors(part)]

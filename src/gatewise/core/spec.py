@@ -566,8 +566,8 @@ class Network:
                     raise unknown_option(kind, min(unknown))
                 rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
                 place = bool(entry["trainable"]), bool(entry["distributed"]), rules
-                seldom = {"step": bool(entry.get("step", False)), "masked": bool(entry.get("masked", True))}
-                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, **seldom))
+                seldom = bool(entry.get("step", False)), bool(entry.get("masked", True))
+                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom))
             return cls(tuple(layers), tuple(data["outputs"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SpecError(
