@@ -395,7 +395,7 @@ BAD = {
     "unknown framework": (["count", "kears", *LAYER], 2, ["No framework is called 'kears'", "Did you mean 'keras'?"]),
     "unknown second framework": (["explain", "keras", "torhc", *LAYER], 2, ["'torhc'", "Did you mean 'torch'?"]),
     "unknown class": (["count", "torch:LSTMCel", *LAYER], 2, ["no class 'LSTMCel'", "Did you mean 'torch:LSTMCell'?"]),
-    "no such cell": (["count", "torch:Linear", *LAYER], 2, ["has no layout for a lstm cell in Linear"]),
+    "no such cell": (["count", "torch:Linear", *LAYER], 2, ["has no layout for an LSTM in Linear"]),
     "units 0": (["count", "keras", "-x", "3", "-u", "0"], 2, ["units=0 is out of range", "whole number from 1"]),
     "units -1": (["count", "keras", "-x", "3", "-u", "-1"], 2, ["units=-1 is out of range", "whole number from 1"]),
     "units nan": (["count", "keras", "-x", "3", "-u", "nan"], 2, ["units='nan' is not a whole number"]),

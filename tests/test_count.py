@@ -442,7 +442,7 @@ def test_what_a_framework_cannot_hold_is_named(spec, framework, option):
     [
         ("kears", "Did you mean 'keras'?"),
         ("torch:LSTMs", "Did you mean 'torch:LSTM'?"),
-        ("torch:Embedding", "no layout for a lstm cell"),
+        ("torch:Embedding", "no layout for an LSTM in Embedding"),
         ("", "No framework is called ''"),
         ("nothing-like-it", "No framework is called 'nothing-like-it'"),
         ("../keras", "No framework is called '../keras'"),

@@ -349,7 +349,7 @@ def test_nnx_gru_has_no_second_candidate_bias():
     layout, spec = gatewise_nnx.layouts.GRU_CELL, GRU(3, 5)
     there = plan(spec, keras_layout(spec), layout)
     assert there.verdict is Verdict.IMPOSSIBLE
-    assert there.unless == ("recurrent_bias = 0 of gate n",)
+    assert there.unless == ("recurrent_bias = 0 for gate n",)
     held_elsewhere = draw(spec, gatewise_flax.layouts.GRU_CELL)
     with pytest.raises(ImpossiblePlanError):
         there.apply(held_elsewhere)

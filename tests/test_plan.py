@@ -771,7 +771,7 @@ def test_a_condition_is_checked_on_the_weights():
     """torch's GRU has a bias behind the reset gate, nnx has none: it goes where that bias is zero, and only then."""
     there = gw.mapping(GRU(3, 5), "torch", "nnx")
     assert there.verdict == "impossible"
-    assert there.unless == ("recurrent_bias = 0 of gate n",)
+    assert there.unless == ("recurrent_bias = 0 for gate n",)
     weights = {name: np.ones(shape) for name, shape in there.source_shapes.items()}
     with pytest.raises(ImpossiblePlanError) as caught:
         there.apply(weights)
@@ -795,7 +795,7 @@ def test_a_constant_counts_in_a_condition():
     spec = LSTM(2, 3, bias=False)
     there = plan(spec, haiku, keras)
     assert there.verdict is Verdict.IMPOSSIBLE
-    assert set(there.unless) == {"bias = 0 of gates i, g, o", "bias + 1 = 0 of gate f"}
+    assert set(there.unless) == {"bias = 0 for gates i, g, o", "bias + 1 = 0 of gate f"}
     weights = {name: np.ones(shape) for name, shape in there.source_shapes.items()}
     weights["linear/b"] = np.zeros(12)
     with pytest.raises(ImpossiblePlanError):

@@ -384,7 +384,7 @@ def test_the_second_bias_of_the_candidate(source):
     spec = gw.GRU(3, 4)
     plan = gw.mapping(spec, source, "nnx")
     assert plan.verdict == "impossible"
-    assert plan.unless == ("recurrent_bias = 0 of gate n",)
+    assert plan.unless == ("recurrent_bias = 0 for gate n",)
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=shape) for name, shape in plan.source_shapes.items()}
     with pytest.raises(ImpossiblePlanError, match="is not zero"):

@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Layer, Network, Spec
-from gatewise.errors import GatewiseError
+from gatewise.errors import (
+    FileError,
+    GatewiseError,
+    ImpossiblePlanError,
+    LayoutError,
+    ShapeError,
+    SpecError,
+    UnknownFrameworkError,
+    UnsupportedCellError,
+    UnsupportedModelError,
+    UnsupportedSpecError,
+    WeightsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,14 +52,24 @@ __all__ = [
     "Diagnosis",
     "Embedding",
     "Explanation",
+    "FileError",
     "GatewiseError",
+    "ImpossiblePlanError",
     "Layer",
+    "LayoutError",
     "Network",
     "Parity",
     "Plan",
+    "ShapeError",
     "Solution",
     "Spec",
+    "SpecError",
+    "UnknownFrameworkError",
+    "UnsupportedCellError",
+    "UnsupportedModelError",
+    "UnsupportedSpecError",
     "Verdict",
+    "WeightsError",
     "build",
     "compare",
     "count",
@@ -58,6 +80,7 @@ __all__ = [
     "load",
     "mapping",
     "port",
+    "port_file",
     "save",
     "solve",
     "verify",
@@ -215,7 +238,6 @@ def solve(
     """
     from gatewise import registry
     from gatewise.core import solve as solving
-    from gatewise.errors import UnknownFrameworkError
 
     owner = framework.partition(":")[0]
     if framework not in {owner, *(layout.name for layout in registry.framework(owner).layouts)}:
@@ -311,6 +333,21 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
     from gatewise.live import port
 
     return port(obj, to, second_bias=second_bias, dtype=dtype).result
+
+
+def port_file(source: str | Path, target: str | Path, *, second_bias: str = "frozen") -> Parity:
+    """Port a model file to another, whose suffix says the framework, and verify it.
+
+    Returns:
+        The comparison of the two; the target is written, whole, only where it passed.
+
+    Raises:
+        FileError: A file cannot be read or written.
+        UnsupportedModelError: A layer or option is not supported; it is named.
+    """
+    from gatewise.live import port_file
+
+    return port_file(source, target, second_bias=second_bias)[1]
 
 
 def verify(

@@ -5,6 +5,7 @@ Exit 0; 1 is a negative answer (a port that is impossible); 2 is bad use or unre
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FORMATS = ("plain", "github", "latex", "html", "csv", "json")
 
 
+_MOST_DIGITS = 100
+
+
 class _Size(click.ParamType):  # type: ignore[type-arg]
     """A size as a person writes it: ``512``, ``1_000`` or ``1,000``; what it may be, the spec says."""
 
@@ -26,6 +30,12 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         text = str(value).replace(",", "").replace("_", "")
+        if len(text) > _MOST_DIGITS:
+            raise SpecError(
+                f"A number of {len(text):,} signs is too long.",
+                f"A size has at most {_MOST_DIGITS} digits.",
+                "Give a size that a layer can have.",
+            )
         return int(text) if text.lstrip("+-").isdecimal() else value
 
 
@@ -144,6 +154,15 @@ class _Group(click.Group):
         except GatewiseError as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(1 if isinstance(error, ImpossiblePlanError) else 2)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # A closed pipe is click's affair, and everything else a mistake of ours.
+                raise
+            click.echo(
+                f"FileError: The answer cannot be written: {error.strerror}.\n  Standard output.\n"
+                "  Hint: Make room, or write it elsewhere.",
+                err=True,
+            )
+            ctx.exit(2)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         # The docstrings are raw, so that click's mark for lines to be left alone, \b, stands there as two letters.
@@ -377,9 +396,9 @@ def map_(
     from gatewise.report.reports import planning
     from gatewise.report.tables import render
 
-    if output and not weights:
+    if output is not None and weights is None:
         raise click.UsageError("--output needs --weights: the arrays to bring over.")
-    if weights:
+    if weights is not None:
         from gatewise.conversion import convert
 
         done = convert(source, target, weights, output, options)
@@ -396,8 +415,8 @@ def map_(
         click.echo(render(planning(plan), format))
     if proof:
         click.echo(f"\n{plan.proof()}", err=format not in ("plain", "github"))
-    if weights:
-        if output:
+    if weights is not None:
+        if output is not None:
             click.echo(
                 f"Wrote {output}: {', '.join(f'{name} {shape}' for name, shape in plan.target_shapes.items())}.",
                 err=True,
@@ -444,7 +463,7 @@ def compare(path: str, output: str | None, format: str) -> None:
     from gatewise import compare as compared
 
     text = compared(path).render(format)
-    if not output:
+    if output is None:
         click.echo(text)
         return
     from gatewise.checkpoints import write_text

@@ -45,7 +45,7 @@ def convert(source: str, target: str, weights: str, output: str | None, options:
     """
     from gatewise import checkpoints
 
-    if output and os.path.exists(output) and os.path.samefile(weights, output):
+    if output is not None and _same_file(weights, output):
         raise FileError(
             f"{output} is the file to read.", "--weights and --output are the same.", "Write to another file."
         )
@@ -59,9 +59,16 @@ def convert(source: str, target: str, weights: str, output: str | None, options:
     done = plan(spec, there, layout(target, spec))
     made = done.apply(arrays)
     warnings = _not_finite(arrays)
-    if output:
+    if output is not None:
         checkpoints.save(output, made)
     return Conversion(done, made, warnings)
+
+
+def _same_file(first: str, second: str) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):  # One of them is not there, or cannot be: reading or writing it will say so.
+        return False
 
 
 def local_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -406,17 +406,18 @@ def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]
         every = {part for pair in pairs for part in pair.telling()}
         whole = mistake == "gates-exchanged" and set(parts) >= every
         what = f"{layer!r}" if whole else f"the {_listed([part.replace('_', ' ') for part in parts])} of {layer!r}"
-        if len(parts) > 1 and not whole:
-            for one, several in (
-                ("{what} is ", "{what} are "),
-                ("{what} has ", "{what} have "),
-                (" it was ", " they were "),
-            ):
-                detail = detail.replace(one, several)
+        clause = _plural(detail) if len(parts) > 1 and not whole else detail
         if len(where) < len(sides):
             what += f" ({where[0].rstrip('/')} half)"
         names = [half + name for half, part in places for name in pairs[0].tensors(part)]
-        yield _planted(mine, yours, names, layer, mistake, detail.format(what=what, layer=repr(layer)))
+        yield _planted(mine, yours, names, layer, mistake, clause.format(what=what, layer=repr(layer)))
+
+
+def _plural(detail: str) -> str:
+    """Return a clause about one tensor as one about several."""
+    for one, several in (("{what} is ", "{what} are "), ("{what} has ", "{what} have "), (" it was ", " they were ")):
+        detail = detail.replace(one, several)
+    return detail
 
 
 def _planted(mine: Unit, yours: Unit, names: list[str], layer: str, mistake: str, undoing: str) -> Difference:

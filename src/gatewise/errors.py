@@ -5,6 +5,7 @@
     ├── LayoutError             a pattern that cannot be read, or a table of one that contradicts itself
     ├── UnknownFrameworkError   no framework or layout of that name
     ├── UnsupportedSpecError    a framework cannot hold this layer; names the option
+    │   └── UnsupportedCellError    … or no layer of this kind; is an UnknownFrameworkError, too
     ├── UnsupportedModelError   an object or model with something in it that is not supported
     ├── WeightsError            arrays that do not fit a layout: a name is missing or unknown
     │   └── ShapeError          … or a shape is another one
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GatewiseError(Exception):
@@ -41,6 +43,16 @@ class GatewiseError(Exception):
         if hint:
             lines.append(f"  Hint: {hint}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error go from one process to another with all that it says."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[GatewiseError], args: tuple[Any, ...], said: dict[str, Any]) -> GatewiseError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(said)
+    return error
 
 
 class SpecError(GatewiseError):
@@ -65,6 +77,13 @@ class UnsupportedSpecError(GatewiseError):
     def __init__(self, met: str, where: str = "", hint: str = "", *, option: str) -> None:
         super().__init__(met, where, hint)
         self.option = option
+
+
+class UnsupportedCellError(UnknownFrameworkError, UnsupportedSpecError):
+    """A framework, or the named class of it, has no layer of this kind at all; the option is ``"cell"``."""
+
+    def __init__(self, met: str, where: str = "", hint: str = "") -> None:
+        super().__init__(met, where, hint, option="cell")
 
 
 class UnsupportedModelError(GatewiseError):

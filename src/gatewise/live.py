@@ -314,7 +314,7 @@ def _dtype(arrays: dict[str, np.ndarray]) -> str:
 
 def open_keras(path: Path) -> Any:
     """Read a Keras model from a file, by Keras itself."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(f"{path} is not there.", "Expected a .keras file.", "Check the name.")
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise FileError(

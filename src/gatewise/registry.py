@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import Default, Framework, Layout, Limit, gaps
 from gatewise.core.spec import Network, Recurrent, Spec
-from gatewise.errors import GatewiseError, UnknownFrameworkError, UnsupportedModelError, nearest
+from gatewise.errors import (
+    GatewiseError,
+    SpecError,
+    UnknownFrameworkError,
+    UnsupportedCellError,
+    UnsupportedModelError,
+    nearest,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,14 +167,29 @@ def layout(name: str, spec: Spec) -> Layout:
     One class may have several layouts, as Keras's GRU has for its two resets: the first that holds the layer is meant.
 
     Raises:
-        UnknownFrameworkError: No framework, or no class of it, has this name, or it stores no such cell.
+        UnknownFrameworkError: No framework, or no class of it, has this name.
+        UnsupportedCellError: It stores no layer of this kind.
+        SpecError: This is no layer with weights.
 
     >>> from gatewise.core.spec import LSTM
     >>> layout("torch", LSTM(3, 5)).name
     'torch:LSTM'
     """
+    if not isinstance(name, str):
+        raise UnknownFrameworkError(
+            f"{name!r} is no name of a framework.", f"Known: {', '.join(packages())}.", "Give a name, such as 'torch'."
+        )
+    if not isinstance(spec, Spec) or not spec.cell:
+        raise SpecError(
+            f"{spec!r} is no layer with weights."
+            if isinstance(spec, Spec)
+            else f"A {type(spec).__name__} is no layer.",
+            f"{name}: layouts store LSTM, GRU, RNN, Dense and Embedding.",
+            "Take the layers of a network one by one." if isinstance(spec, Network) else "Give LSTM(3, 50), say.",
+        )
     owner, _, wanted = name.partition(":")
-    declared, kind = framework(owner), f"{spec.cell} cell"
+    declared, kind = framework(owner), type(spec).__name__
+    kind = f"{'an' if kind[0] in 'ELR' else 'a'} {kind}"
     known = ", ".join(dict.fromkeys(each.name for each in declared.layouts))
     fitting = [each for each in declared.layouts if each.cell == spec.cell]
     if wanted:
@@ -179,9 +201,9 @@ def layout(name: str, spec: Spec) -> Layout:
                 nearest(name, [each.name for each in declared.layouts]) + "List them with: gatewise frameworks",
             )
         fitting = [each for each in named if each.cell == spec.cell]
-        kind = f"{spec.cell} cell in {wanted}"
+        kind = f"{kind} in {wanted}"
     if not fitting:
-        raise UnknownFrameworkError(
+        raise UnsupportedCellError(
             f"{declared.title} has no layout for a {kind}.",
             f"Layouts of {owner}: {known}.",
             "Choose another kind of layer, or another framework.",

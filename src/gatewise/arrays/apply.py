@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,36 +26,44 @@ def apply(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, np
     plan.require_possible()
     given = checked(plan, arrays)
     dtype = np.result_type(*given.values()) if given else np.dtype(np.float32)
-    for step in plan.steps:
-        if dtype.kind in "iu" and not step.constant.is_integer():
-            raise WeightsError(
-                f"Arrays of {dtype} cannot hold the constant {step.constant:g}.",
-                f"{plan.source} → {plan.target}: it is added to a bias.",
-                "Give arrays of floating-point numbers.",
-            )
+    shapes = plan.target_shapes
     made: dict[str, np.ndarray] = {}
     for step in plan.steps:
-        value = _value(step, given, dtype)
+        try:
+            value = _value(step, given, dtype)
+        except OverflowError as error:
+            raise WeightsError(
+                f"Whole numbers of {dtype} cannot hold a result: {error}.",
+                f"{plan.source} → {plan.target}: {step.target.tensor if step.target else 'condition'}, {step.words()}.",
+                "Give arrays of floating-point numbers.",
+            ) from None
         if step.target is None:
             if np.any(value != 0):
                 raise _unmet(plan, step, value)
             continue
-        name, shape = step.target.tensor, plan.target_shapes[step.target.tensor]
+        name, shape = step.target.tensor, shapes[step.target.tensor]
         if step.target.region() == shape and step.sources:
             made[name] = value.reshape(shape)
             continue
         if name not in made:
             made[name] = np.empty(shape, dtype)
         made[name][step.target.slicing()] = value.reshape(step.target.region()) if step.sources else value
-    return {name: made[name] for name in plan.target_shapes}
+    return {name: made[name] for name in shapes}
 
 
 def _value(step: Step, given: Mapping[str, np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
     if not step.sources:
-        return np.asarray(step.constant, dtype)
+        return _whole(np.asarray(step.constant), dtype) if dtype.kind in "iu" else np.asarray(step.constant, dtype)
     values = [
         _block(given[block.tensor], block).transpose(step.order(number)) for number, block in enumerate(step.sources)
     ]
+    kind = np.result_type(*values)
+    if kind.kind in "iu" and (len(values) == 2 or step.constant or -1 in step.signs):
+        # Whole numbers of a fixed width would wrap around without a word.
+        exact = np.zeros((), object)
+        for sign, value in zip(step.signs, values, strict=True):
+            exact = exact + sign * value.astype(object)
+        return _whole(exact + (int(step.constant) if step.constant.is_integer() else step.constant), kind)
     values = [value if sign > 0 else _negated(value) for sign, value in zip(step.signs, values, strict=True)]
     total = values[0]
     if step.constant:
@@ -65,6 +73,13 @@ def _value(step: Step, given: Mapping[str, np.ndarray], dtype: np.dtype[Any]) ->
         # both are, the bias counts, which comes last: the recurrent half is what a plan fills with zeros.
         total = np.where(total == 0, value, np.where(value == 0, total, total + value))
     return total
+
+
+def _whole(value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return numbers in a type of whole numbers that has to hold them."""
+    if np.any(value % 1 != 0):
+        raise OverflowError("it has a fraction")
+    return np.frompyfunc(int, 1, 1)(value).astype(dtype) if value.ndim else np.asarray(int(value), dtype)
 
 
 def _negated(value: np.ndarray) -> np.ndarray:
@@ -81,6 +96,11 @@ def checked(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, 
     shapes, source = plan.source_shapes, f"{plan.source} of {plan.spec}"
     listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     if not isinstance(arrays, Mapping):
+        if not isinstance(arrays, Iterable):
+            raise WeightsError(
+                f"A {type(arrays).__name__} is no weights.", f"{source}: {listed}", "Give a dict by name, or a list."
+            )
+        arrays = list(arrays)
         if len(arrays) != len(shapes):
             raise WeightsError(
                 f"{len(arrays)} arrays for {len(shapes)} tensors.",
@@ -98,9 +118,9 @@ def checked(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, 
         raise WeightsError(
             f"The names do not fit: {met}.",
             f"{source}: {listed}",
-            (nearest(unknown[0], missing) if unknown else "") + "Give all of these, and no others.",
+            (nearest(str(unknown[0]), missing) if unknown else "") + "Give all of these, and no others.",
         )
-    given = {name: np.asarray(arrays[name]) for name in shapes}
+    given = {name: _array(name, arrays[name], source) for name in shapes}
     for name, shape in shapes.items():
         if given[name].shape != shape:
             turned = given[name].shape == shape[::-1] and len(shape) == 2
@@ -115,6 +135,17 @@ def checked(plan: Plan, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, 
         ):
             raise WeightsError(f"{name!r} holds {given[name].dtype}, not numbers.", source, "Give arrays of numbers.")
     return given
+
+
+def _array(name: str, value: Any, source: str) -> np.ndarray:
+    """Return what NumPy makes of an array of any framework's."""
+    try:
+        # A tensor that training changes hands over its numbers only where it is asked for them alone.
+        return np.asarray(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{name!r} cannot be read as an array: {str(error).rstrip('.')}.", source, "Give NumPy arrays."
+        ) from None
 
 
 def _unmet(plan: Plan, step: Step, value: np.ndarray) -> ImpossiblePlanError:

@@ -20,13 +20,20 @@ CONTAINERS = {".npz": "npz", ".safetensors": "safetensors"}
 
 
 def _container(path: Path) -> str:
-    if path.suffix not in CONTAINERS:
+    if path.suffix.lower() not in CONTAINERS:
         raise FileError(
-            f"{path.name} has no suffix that is known here.",
+            f"{path} has no suffix that is known here.",
             f"Known: {', '.join(CONTAINERS)}.",
             "Name the file so that its suffix says what it is.",
         )
-    return f"gatewise.checkpoints.{CONTAINERS[path.suffix]}"
+    return f"gatewise.checkpoints.{CONTAINERS[path.suffix.lower()]}"
+
+
+def _check_there(path: Path) -> None:
+    if os.path.isfile(path):
+        return
+    what = "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
+    raise FileError(f"{path} {what}.", "Expected a file of arrays.", "Check the name.")
 
 
 def load(path: str | Path) -> dict[str, np.ndarray]:
@@ -37,8 +44,7 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     container = _container(path)
-    if not path.is_file():
-        raise FileError(f"{path} is not there.", "Expected a file of arrays.", "Check the name.")
+    _check_there(path)
     return cast("dict[str, np.ndarray]", importlib.import_module(container).load(path))
 
 
@@ -50,8 +56,7 @@ def metadata(path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     container = importlib.import_module(_container(path))
-    if not path.is_file():
-        raise FileError(f"{path} is not there.", "Expected a file of arrays.", "Check the name.")
+    _check_there(path)
     return cast("dict[str, str]", container.metadata(path))
 
 

@@ -17,6 +17,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here: NumPy leaves a file open that turns out to be damaged.
         with path.open("rb") as file:
+            if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUM"):
+                raise ValueError("it is neither a zip of arrays nor an array")
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileError(
@@ -32,7 +35,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
         return arrays
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(
-            f"{path} cannot be read: {error}.", "Expected an .npz of plain arrays.", "Save it again with numpy.savez."
+            f"{path} cannot be read: {str(error).rstrip('.')}.",
+            "Expected an .npz of plain arrays.",
+            "Save it again with numpy.savez.",
         ) from None
 
 

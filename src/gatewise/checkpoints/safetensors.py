@@ -44,7 +44,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be read: {error}.",
+            f"{path} cannot be read: {str(error).rstrip('.')}.",
             "Expected a .safetensors file.",
             "Save it again, or check that it is whole.",
         ) from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gatewise.core.count import Count, count, count_network, formula, gate_sentence, numbers, size, substitute
-from gatewise.core.layout import Key, Layout, store, summed_gates, wanted_parts
+from gatewise.core.layout import GATES, Key, Layout, store, summed_gates, wanted_parts
 from gatewise.core.spec import Network, Spec
 
 
@@ -146,11 +146,14 @@ def _causes(spec: Spec, has: Layout, lacks: Layout, sign: int) -> Iterator[Cause
     for name, keys in grouped.items():
         words, written = WORDS[name], formula(spec, keys)
         gates = " and ".join(dict.fromkeys(key.gate for key in keys))
+        why = words.why.format(has=has, lacks=lacks, gates=gates)
+        if name == "second bias" and {key.gate for key in keys} < set(GATES[spec.cell]):
+            why += f" Here this is so for gates {gates}."
         yield Cause(
             name,
             sign * sum(size(spec, key) for key in keys),
             written,
-            words.why.format(has=has, lacks=lacks, gates=gates),
+            why,
             words.effect,
             substitute(written, numbers(spec)),
         )

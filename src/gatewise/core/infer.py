@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gatewise.core.layout import Layout, gaps, store
+from gatewise.core.layout import Layout, axis_length, gaps, spell, store
 from gatewise.core.spec import KINDS, Recurrent, Spec
 from gatewise.errors import GatewiseError, ShapeError, WeightsError, nearest
 
@@ -40,10 +40,9 @@ def infer(layout: Layout, shapes: Shapes, **given: Any) -> Spec:
     kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
     closest: Spec | None = None
     for spec in _candidates(kind, layout, len(shapes), given):
-        names = set(store(layout, spec).shapes)
-        if names == set(shapes):
-            return _solve(layout, spec, shapes, given)
-        if closest is None or len(names ^ set(shapes)) < len(set(store(layout, closest).shapes) ^ set(shapes)):
+        if _distance(layout, spec, shapes) == (0, 0):
+            return _solved(layout, spec, shapes, given)
+        if closest is None or _distance(layout, spec, shapes) < _distance(layout, closest, shapes):
             closest = spec
     expected = list(store(layout, closest).shapes) if closest else []
     unknown = [name for name in shapes if name not in expected]
@@ -56,6 +55,26 @@ def infer(layout: Layout, shapes: Shapes, **given: Any) -> Spec:
         f"{layout} stores {', '.join(expected)}.",
         (nearest(unknown[0], missing) if unknown else "") + "Rename the arrays, or name another layout.",
     )
+
+
+def _distance(layout: Layout, spec: Spec, shapes: Shapes) -> tuple[int, int]:
+    """Return how many names are missing or unknown, whichever are more, and by how many the numbers of names differ."""
+    names = set(store(layout, spec).shapes)
+    return max(len(names - set(shapes)), len(set(shapes) - names)), abs(len(names) - len(shapes))
+
+
+def _solved(layout: Layout, spec: Spec, shapes: Shapes, given: Mapping[str, Any]) -> Spec:
+    """Return the layer with these shapes; where they only fit the other way round, say so."""
+    try:
+        return _solve(layout, spec, shapes, given)
+    except ShapeError as error:
+        turned = {name: tuple(shape)[::-1] if len(shape) == 2 else shape for name, shape in shapes.items()}
+        try:
+            _solve(layout, spec, turned, given)
+        except ShapeError:
+            raise error from None
+        hint = "The matrices fit when each is transposed: were they saved from another framework?"
+        raise ShapeError(error.met, error.where, hint) from None
 
 
 def _candidates(kind: type[Spec], layout: Layout, most: int, given: Mapping[str, Any]) -> Iterator[Spec]:
@@ -86,10 +105,11 @@ def _solve(layout: Layout, spec: Spec, shapes: Shapes, given: Mapping[str, Any])
     lengths = [(length(name, at), size, name) for name, shape in shapes.items() for at, size in enumerate(shape)]
     for name, shape in shapes.items():
         if len(shape) != len(store(layout, spec).shapes[name]):
+            wanted = len(store(layout, spec).shapes[name])
             raise ShapeError(
-                f"{name!r} has {len(shape)} dimensions, expected {len(store(layout, spec).shapes[name])}.",
-                f"{layout}: {dict(layout.tensors)}",
-                "Was the array flattened, or saved from another framework?",
+                f"{name!r} has {len(shape)} dimension{'s' if len(shape) != 1 else ''}, expected {wanted}.",
+                _given(shapes) + _pattern(layout, spec, name),
+                "Was the array flattened, or saved from another framework? Are they in this order?",
             )
     before: list[str] = []
     while unknown and unknown != before:
@@ -125,22 +145,28 @@ def _bisect(measure: Callable[[int], int], wanted: int) -> int | None:
 
 
 def _misfit(layout: Layout, spec: Spec, shapes: Shapes, name: str, found: Mapping[str, int]) -> GatewiseError:
-    pattern = next(
-        (pattern for template, pattern in layout.tensors.items() if template in (name, _without_fields(template))), ""
-    )
     expected = f", expected {store(layout, spec).shapes[name]}" if len(found) > 1 else ""
     known = "; ".join(f"{size} = {value}" for size, value in found.items())
     turned = expected and store(layout, spec).shapes[name] == tuple(shapes[name])[::-1]
     return ShapeError(
         f"{name!r} has shape {tuple(shapes[name])}{expected}.",
-        f"{layout} stores {', '.join(f'{tensor} {tuple(shape)}' for tensor, shape in shapes.items())}"
-        + (f"\n{pattern}" if pattern else "")
-        + (f"\ntaken from the other shapes: {known}" if known else ""),
+        _given(shapes) + _pattern(layout, spec, name) + (f"\ntaken from the other shapes: {known}" if known else ""),
         "It fits when transposed: was it saved from another framework?"
         if turned
         else "Was this tensor cut, or saved from another cell or framework?",
     )
 
 
-def _without_fields(template: str) -> str:
-    return template.replace("{layer}", "0").replace("{direction}", "")
+def _given(shapes: Shapes) -> str:
+    return f"given: {', '.join(f'{tensor} {tuple(shape)}' for tensor, shape in shapes.items())}"
+
+
+def _pattern(layout: Layout, spec: Spec, name: str) -> str:
+    """Return the line of the layout that a tensor's name stands on."""
+    places = itertools.product(range(axis_length(spec, "layer")), range(axis_length(spec, "direction")))
+    for layer, direction in places:
+        for entry, pattern in zip(layout.entries, layout.tensors.values(), strict=True):
+            for gate in range(max(1, len(layout.gates))):
+                if spell(layout, entry, spec, {"layer": layer, "direction": direction, "gate": gate}) == name:
+                    return f"\n{layout} stores it as {pattern}"
+    return ""

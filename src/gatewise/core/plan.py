@@ -184,6 +184,13 @@ class Plan:
     unless: tuple[str, ...]
     moves: tuple[Move, ...]
 
+    def __eq__(self, other: object) -> bool:
+        fields = self.__dataclass_fields__
+        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in fields)
+
+    def __hash__(self) -> int:
+        return hash((self.spec, self.source, self.target))
+
     @functools.cached_property
     def steps(self) -> tuple[Step, ...]:
         """Return the moves merged into few steps."""
@@ -192,12 +199,12 @@ class Plan:
     @property
     def source_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape of every tensor that the plan reads."""
-        return store(self.source, self.spec).shapes
+        return dict(store(self.source, self.spec).shapes)
 
     @property
     def target_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape of every tensor that the plan writes."""
-        return store(self.target, self.spec).shapes
+        return dict(store(self.target, self.spec).shapes)
 
     def require_possible(self) -> None:
         """Raise ``ImpossiblePlanError`` unless there is something to apply."""
@@ -240,11 +247,11 @@ class Plan:
         """Return the mapping table: one row for each gate and tensor, in the order of the target's tensors."""
         if not self.moves:
             return []
-        rows = []
+        rows, here, there = [], self.source_shapes, self.target_shapes
         for move in self.moves:
             step = _step(_run_of(self, move))
-            target = step.target.text(self.target_shapes[step.target.tensor]) if step.target else ""
-            blocks = [block.text(self.source_shapes[block.tensor]) for block in step.sources]
+            target = step.target.text(there[step.target.tensor]) if step.target else ""
+            blocks = [block.text(here[block.tensor]) for block in step.sources]
             turned = bool(step.target) and any(
                 list(order) != sorted(order) for order in map(step.order, range(len(blocks)))
             )
@@ -254,7 +261,7 @@ class Plan:
                     move.key.layer, move.key.direction, move.key.part, move.key.gate, text, target, turned, step.words()
                 )
             )
-        names = {name: number for number, name in enumerate(self.target_shapes)}
+        names = {name: number for number, name in enumerate(there)}
         return sorted(rows, key=lambda row: names.get(row.target.partition("[")[0], len(names)))
 
     def to_json(self) -> str:
@@ -289,10 +296,11 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"{self.source} → {self.target}: {self.verdict}. {self.reason}"]
         lines += [f"  unless {condition}" for condition in self.unless]
+        here, there = self.source_shapes, self.target_shapes
         for step in self.steps:
-            blocks = [f"{block.text(self.source_shapes[block.tensor])}" for block in step.sources]
+            blocks = [f"{block.text(here[block.tensor])}" for block in step.sources]
             right = _sum_text(blocks, step.signs, step.constant)
-            left = step.target.text(self.target_shapes[step.target.tensor]) if step.target else "0"
+            left = step.target.text(there[step.target.tensor]) if step.target else "0"
             lines.append(f"  {left} = {right}    # {step.words()}")
         return "\n".join(lines)
 
@@ -376,7 +384,7 @@ def _conditional(spec: Spec, source: Layout, target: Layout, moves: tuple[Move, 
     conditions = []
     for (parts, constant), group in grouped.items():
         gates = sorted({move.key.gate for move in group}, key=(GATES[spec.cell] or " ").find)
-        of_gates = f" of gate{'s' if len(gates) > 1 else ''} {', '.join(gates)}" if gates != [""] else ""
+        of_gates = f" for gate{'s' if len(gates) > 1 else ''} {', '.join(gates)}" if gates != [""] else ""
         total = _sum_text(
             [part.removeprefix("-") for part in parts], [-1 if part[0] == "-" else 1 for part in parts], constant
         )

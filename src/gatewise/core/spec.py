@@ -72,6 +72,12 @@ class Spec:
 
     cell: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        """Take the plain number for one of NumPy's, which would make another formula and no JSON."""
+        for name, value in vars(self).items():
+            if getattr(value, "shape", None) == () and hasattr(value, "item"):
+                object.__setattr__(self, name, value.item())
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
@@ -134,6 +140,7 @@ class Recurrent(Spec):
     zero_output_for_mask: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         owner = type(self).__name__
         for name, most in (("features", None), ("units", None), ("layers", MOST_LAYERS)):
             _check_size(owner, name, getattr(self, name), most)
@@ -292,6 +299,7 @@ class Dense(Spec):
     cell: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_size("Dense", "features", self.features)
         _check_size("Dense", "units", self.units)
         _check_flag("Dense", "bias", self.bias)
@@ -313,6 +321,7 @@ class Embedding(Spec):
     cell: ClassVar[str] = "embedding"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_size("Embedding", "tokens", self.tokens)
         _check_size("Embedding", "units", self.units)
         _check_flag("Embedding", "mask_zero", self.mask_zero)
@@ -355,6 +364,7 @@ class Dropout(Spec):
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_rate("Dropout", "rate", self.rate)
 
 
@@ -370,6 +380,7 @@ class Activation(Spec):
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_choice("Activation", "activation", self.activation, ACTIVATIONS)
 
 
