@@ -204,7 +204,7 @@ def layout(name: str, spec: Spec) -> Layout:
         kind = f"{kind} in {wanted}"
     if not fitting:
         raise UnsupportedCellError(
-            f"{declared.title} has no layout for a {kind}.",
+            f"{declared.title} has no layout for {kind}.",
             f"Layouts of {owner}: {known}.",
             "Choose another kind of layer, or another framework.",
         )
