@@ -411,7 +411,8 @@ def test_bare_torch_layers_come_out_batch_first_with_their_states(keras, torch, 
         assert type(back) is getattr(torch.nn, kind)
         assert_close([each.numpy() for each in (wanted[0], *states)], of_torch(torch, back(given)), tolerance)
     else:
-        assert all(type(module) is getattr(torch.nn, kind) for module in back.children())
+        kinds = {type(module) for module in back.children()}
+        assert kinds - {torch.nn.Dropout} == {getattr(torch.nn, kind)}
     parity = gw.verify(source, there)
     assert parity.verdict == "passed" or "nonlinearity" in options, str(parity)
 
