@@ -606,7 +606,7 @@ FILES = {
     "a pickle": (_pickle, ["cannot be read"]),
     "a pickle inside": (_pickle_inside, ["cannot be read", "no array"]),
     "unknown suffix": (_unknown_suffix, ["no suffix that is known", ".npz"]),
-    "a folder": (_folder, ["is not there"]),
+    "a folder": (_folder, ["is a folder"]),
     "cut safetensors": (_bad_safetensors, ["cannot be read"]),
     "safetensors of absurd length": (_huge_safetensors, ["cannot be read"]),
     "a missing tensor": (_with(bias=None, kernel=None), ["missing", "'kernel'"]),

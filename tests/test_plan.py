@@ -795,7 +795,7 @@ def test_a_constant_counts_in_a_condition():
     spec = LSTM(2, 3, bias=False)
     there = plan(spec, haiku, keras)
     assert there.verdict is Verdict.IMPOSSIBLE
-    assert set(there.unless) == {"bias = 0 for gates i, g, o", "bias + 1 = 0 of gate f"}
+    assert set(there.unless) == {"bias = 0 for gates i, g, o", "bias + 1 = 0 for gate f"}
     weights = {name: np.ones(shape) for name, shape in there.source_shapes.items()}
     weights["linear/b"] = np.zeros(12)
     with pytest.raises(ImpossiblePlanError):

@@ -7,6 +7,8 @@ layer, or a list of them for a stack.
 from __future__ import annotations
 
 import copy
+import json
+import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +50,9 @@ CLASSES: dict[type[Spec], str] = {
 
 ADAMS = {"epsilon-hat": "keras.optimizers.Adam"}
 """The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
+
+OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
+"""The way out of a layer that no description covers."""
 
 STATES = ("h_n", "c_n")
 """Names of the outputs that hold the states of a stack."""
@@ -580,14 +585,9 @@ def _spec_of(layer: Any) -> Spec:
     if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
         return Activation("relu")
     if type(layer) not in kinds:
-        way_out = "Leave it out of the model and do it around the port."
-        if isinstance(layer, keras.layers.Lambda) or type(layer).__module__.partition(".")[0] != "keras":
-            way_out = "It runs code of its own, which cannot be read; replace it by layers of Keras."
-        raise UnsupportedModelError(
-            f"Layer {layer.name!r} is a {type(layer).__name__}, which is not supported.",
-            f"Supported: {', '.join(CLASSES.values())}, RNN, Bidirectional, TimeDistributed.",
-            way_out,
-        )
+        own_code = isinstance(layer, keras.layers.Lambda) or type(layer).__module__.partition(".")[0] != "keras"
+        way_out = OWN_CODE if own_code else "Leave it out of the model and do it around the port."
+        raise _unknown_class(layer.name, type(layer).__name__, way_out)
     _check_dtype(layer)
     kind = kinds[type(layer)]
     if issubclass(kind, Recurrent):
@@ -695,6 +695,14 @@ def _is_named(function: Any) -> bool:
 def _refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"Layer {layer.name!r} ({type(layer).__name__}) has {option}={value!r}, which is not supported.", why, way_out
+    )
+
+
+def _unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Layer {name!r} is a {kind}, which is not supported.",
+        f"Supported: {', '.join(CLASSES.values())}, RNN, Bidirectional, TimeDistributed.",
+        way_out,
     )
 
 
@@ -991,7 +999,26 @@ def open_file(path: str) -> Any:
 
     import gatewise_keras.cells  # noqa: F401  (registers our own cells, which the file may hold)
 
+    if path.endswith(".keras"):
+        with zipfile.ZipFile(path) as file:
+            config = json.loads(file.read("config.json"))
+        for name in _lambdas(config):
+            # Keras refuses to load one and does not say which.
+            raise _unknown_class(name, "Lambda", OWN_CODE)
     return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def _lambdas(config: Any) -> Iterator[str]:
+    """Yield the names of the Lambda layers in a config."""
+    if isinstance(config, Mapping):
+        inner = config.get("config")
+        if config.get("class_name") == "Lambda" and isinstance(inner, Mapping):
+            yield str(inner.get("name"))
+        for value in config.values():
+            yield from _lambdas(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _lambdas(value)
 
 
 def save_file(obj: Any, path: str) -> None:

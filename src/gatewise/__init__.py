@@ -6,7 +6,7 @@ Importing this package loads neither NumPy nor a framework; each is imported by 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Layer, Network, Spec
 from gatewise.errors import (
@@ -147,11 +147,24 @@ def count(spec: Spec | Network, framework: str) -> Count:
     return counting.count(spec, layout(framework, spec))
 
 
-def explain(spec: Spec | Network, first: str, second: str) -> Explanation:
-    """Explain why two frameworks count a layer, or a network, differently.
+@overload
+def explain(spec: Spec | Network, first: str, second: str) -> Explanation: ...
+@overload
+def explain(spec: Any, first: Any) -> Explanation: ...
+def explain(spec: Any, first: Any, second: str | None = None) -> Explanation:
+    """Explain why two frameworks count a layer, or a network, differently; or why two live objects or files do.
+
+    Args:
+        spec: The layer or network; or, with one more argument alone, a layer, a model, or the file of one.
+        first: The first framework; or the other layer, model or file, of the same sizes.
+        second: The second framework.
 
     Returns:
         The explanation: ``difference``, and ``causes`` that add up to it exactly.
+
+    Raises:
+        UnsupportedSpecError: A framework cannot hold the layer; the option is named.
+        SpecError: The two objects are not the same layers.
 
     >>> told = explain(LSTM(features=3, units=50), "keras", "torch")
     >>> told.difference, told.causes[0].name, told.causes[0].formula
@@ -160,6 +173,17 @@ def explain(spec: Spec | Network, first: str, second: str) -> Explanation:
     from gatewise.core import explain as explaining
     from gatewise.registry import layout
 
+    if second is None:
+        if isinstance(spec, Spec | Network):
+            raise SpecError(
+                "One framework is named, and a difference is one of two.",
+                f"explain({type(spec).__name__}, {first!r})",
+                "Name both: explain(spec, 'keras', 'torch').",
+            )
+        from gatewise.pairing import explained
+        from gatewise.parity import side
+
+        return explained(side(spec), side(first))
     if isinstance(spec, Network):
         layouts = {layer.name: (layout(first, layer.spec), layout(second, layer.spec)) for layer in spec.weighted}
         return explaining.explain_network(spec, first, second, layouts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -275,6 +276,22 @@ def adapter(name: str) -> Adapter:
     return cast(Adapter, importlib.import_module(f"gatewise_{name}.adapter"))
 
 
+def import_quietly(name: str) -> None:
+    """Import what a framework needs, without what its C++ code writes to stderr meanwhile; errors are raised as ever."""
+    if not has_adapter(name) or not installed(name):
+        return
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        for need in framework(name).needs:
+            importlib.import_module(need)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 def model_adapter(name: str) -> ModelAdapter:
     """Return the adapter of a framework whose whole models are known.
 
@@ -303,11 +320,8 @@ def owner(obj: object) -> tuple[str, ModelAdapter]:
     claims = {}
     for name in packages():
         # A framework that was never imported cannot own anything, and asking would not be free.
-        if (
-            any(need in sys.modules for need in framework(name).needs)
-            and has_adapter(name)
-            and adapter(name).claims(obj)
-        ):
+        loaded = any(need in sys.modules for need in framework(name).needs)
+        if loaded and installed(name) and has_adapter(name) and adapter(name).claims(obj):
             roots = [kind.__module__.partition(".")[0] for kind in type(obj).__mro__]
             own = {f"gatewise_{name}", *framework(name).needs[:1]}
             claims[name] = min((place for place, root in enumerate(roots) if root in own), default=len(roots))

@@ -296,7 +296,8 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"{self.source} → {self.target}: {self.verdict}. {self.reason}"]
         lines += [f"  unless {condition}" for condition in self.unless]
-        here, there = self.source_shapes, self.target_shapes
+        # Where nothing can be moved, a layout may have no shapes for the layer at all.
+        here, there = (self.source_shapes, self.target_shapes) if self.moves else ({}, {})
         for step in self.steps:
             blocks = [f"{block.text(here[block.tensor])}" for block in step.sources]
             right = _sum_text(blocks, step.signs, step.constant)
