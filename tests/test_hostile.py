@@ -408,3 +408,57 @@ def test_a_full_disk_is_said():
 def test_a_second_bias_of_some_gates_names_them():
     assert gw.explain(GRU, "torch", "flax").causes[0].why.endswith("for gates r and z.")
     assert "for gates" not in gw.explain(LSTM, "keras", "torch").causes[0].why
+
+
+# ── live objects ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def keras_lstm(keras, units=5, **options):
+    layer = keras.layers.LSTM(units, **options)
+    layer.build((None, 4, 3))
+    return layer
+
+
+def test_two_live_layers_are_explained(keras, torch):
+    told = gw.explain(keras_lstm(keras), torch.nn.LSTM(3, 5))
+    assert told.difference == 20 == told.second.total - told.first.total
+    assert [(cause.name, cause.parameters, cause.formula) for cause in told.causes] == [("second bias", 20, "4·units")]
+    assert gw.explain(torch.nn.LSTM(3, 5), keras_lstm(keras)).difference == -20
+    assert gw.explain(torch.nn.LSTM(3, 5), torch.nn.LSTMCell(3, 5)).causes == ()
+
+
+def test_a_stack_and_a_model_are_explained(keras, torch):
+    layers = [keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True)) for _ in range(2)]
+    model = keras.Sequential([keras.Input((4, 3)), *layers])
+    module = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True)
+    told = gw.explain(model, module)
+    assert told.first.total == model.count_params()
+    assert told.second.total == sum(parameter.numel() for parameter in module.parameters())
+    assert sum(cause.parameters for cause in told.causes) == told.difference
+
+
+def test_two_files_are_explained(keras, tmp_path):
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(5), keras.layers.Dense(1)])
+    model.save(tmp_path / "model.keras")
+    assert gw.port_file(tmp_path / "model.keras", tmp_path / "model.safetensors").passed
+    assert gw.explain(tmp_path / "model.keras", str(tmp_path / "model.safetensors")).difference == 20
+
+
+@pytest.mark.parametrize("options", [{"hidden_size": 6}, {"hidden_size": 5, "bias": False}], ids=str)
+def test_other_layers_are_not_explained_by_storage(keras, torch, options):
+    with pytest.raises(gw.SpecError, match="not the same layers"):
+        gw.explain(keras_lstm(keras), torch.nn.LSTM(3, **options))
+
+
+def test_one_framework_is_no_difference():
+    with pytest.raises(gw.SpecError, match="One framework is named"):
+        gw.explain(LSTM, "keras")
+
+
+def test_weights_as_the_frameworks_hand_them_over(keras, torch):
+    layer, module = keras_lstm(keras), torch.nn.LSTM(3, 5)
+    there, back = gw.mapping(LSTM, "keras", "torch"), gw.mapping(LSTM, "torch", "keras")
+    for given in (layer.get_weights(), layer.weights, {each.name: each for each in layer.weights}):
+        assert same(there.apply(given), there.apply(layer.get_weights()))
+    for given in (module.state_dict(), dict(module.named_parameters()), list(module.parameters())):
+        assert same(back.apply(given), back.apply({name: t.numpy() for name, t in module.state_dict().items()}))

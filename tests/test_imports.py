@@ -57,7 +57,7 @@ def imports(path):
                 # ``from gatewise.core import plan`` is gatewise.core.plan
                 yield child.module, function
                 for alias in child.names:
-                    if importlib.util.find_spec(child.module) and _is_module(f"{child.module}.{alias.name}"):
+                    if child.module.startswith("gatewise") and _is_module(f"{child.module}.{alias.name}"):
                         yield f"{child.module}.{alias.name}", function
             elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
                 continue

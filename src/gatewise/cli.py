@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -473,12 +473,12 @@ def compare(path: str, output: str | None, format: str) -> None:
     click.echo(f"Wrote {output}.", err=True)
 
 
-def _quieten(*paths: str) -> None:
+def _quieten(reads: Sequence[str], *writes: str) -> None:
     """Import TensorFlow ahead where a file will need it: it writes a page to stderr, among which an error is lost."""
     from gatewise.registry import import_quietly
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if any(path.endswith((".keras", ".h5")) and os.path.isfile(path) for path in paths):
+    if all(map(os.path.isfile, reads)) and any(path.endswith((".keras", ".h5")) for path in (*reads, *writes)):
         import_quietly("keras")
 
 
@@ -502,7 +502,7 @@ def port(source: str, target: str, second_bias: str, format: str) -> None:
     from gatewise.report.reports import porting, verifying
     from gatewise.report.tables import joined, render
 
-    _quieten(source, target)
+    _quieten([source], target)
     done, parity = port_file(source, target, second_bias=second_bias)
     click.echo(render(joined(porting(done), verifying(parity)), format))
     if parity.passed:
@@ -530,7 +530,7 @@ def verify(first: str, second: str, seed: int, gradients: bool, training_steps: 
     from gatewise.report.reports import verifying
     from gatewise.report.tables import render
 
-    _quieten(first, second)
+    _quieten([first, second])
     parity = verified(first, second, seed=seed, gradients=gradients, training_steps=training_steps)
     click.echo(render(verifying(parity), format))
     sys.exit(0 if parity.passed else 1)
@@ -555,7 +555,7 @@ def build(framework: str, output: str, seed: int, initial: str, **options: Any) 
     from gatewise.core.spec import Network
 
     spec = _spec(options)
-    _quieten(output)
+    _quieten([], output)
     save(built(Network.chain(spec), framework, seed, initial), output)
     click.echo(f"Wrote {output}: {spec} with the weights of seed {seed}.", err=True)
 

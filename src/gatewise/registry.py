@@ -277,7 +277,7 @@ def adapter(name: str) -> Adapter:
 
 
 def import_quietly(name: str) -> None:
-    """Import what a framework needs, without what its C++ code writes to stderr meanwhile; errors are raised as ever."""
+    """Import what a framework needs, without what its C++ code writes to stderr meanwhile."""
     if not has_adapter(name) or not installed(name):
         return
     sys.stderr.flush()
