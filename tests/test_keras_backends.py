@@ -14,6 +14,7 @@ import sys
 import warnings
 
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
 sys.path.insert(0, sys.argv[2])
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -69,7 +70,8 @@ for dtype in ("float32", "float64") if sys.argv[1] == "torch" else ("float32",):
         given = torch.tensor(inputs)
         with torch.no_grad():
             theirs = there(given.to(getattr(torch, dtype)) if given.is_floating_point() else given).numpy()
-        tolerance = 1e-11 if dtype == "float64" else 2e-5
+        # On torch, Keras rounds the products of a float64 Dense and SimpleRNN to float32.
+        tolerance = 1e-6 if dtype == "float64" else 2e-5
         ours = outputs(made, inputs)
         assert np.abs(ours - theirs).max() <= tolerance * max(1, np.abs(ours).max()), name
         memory = there.state_dict()
@@ -82,7 +84,8 @@ for dtype in ("float32", "float64") if sys.argv[1] == "torch" else ("float32",):
         there = gw.port(made, to="torch")
         verdict = gw.verify(made, there)
         assert verdict.passed or (name == "relu" and verdict.verdict == "inconclusive"), f"{name}\\n{verdict}"
-        assert verdict.dtype == dtype, str(verdict)
+        assert verdict.dtype == "float32", str(verdict)
+        assert {str(value.dtype) for value in there.state_dict().values()} == {f"torch.{dtype}"}, name
         back = gw.port(there, to="keras")
         assert np.abs(ours - outputs(back, inputs)).max() <= tolerance * max(1, np.abs(ours).max()), name
         wrong = gw.port(made, to="torch")

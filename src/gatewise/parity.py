@@ -209,8 +209,9 @@ class Side(NamedTuple):
         return made
 
     def dtype(self) -> str:
-        """Return the type of its numbers."""
-        return self.adapter.dtype_of(self.obj)
+        """Return the type of numbers that it computes in."""
+        kind = self.adapter.dtype_of(self.obj)
+        return kind if kind != "float64" or self.doubles() else "float32"
 
     def doubles(self) -> bool:
         """Say whether float64 is computed in float64."""
