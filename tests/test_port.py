@@ -97,9 +97,9 @@ def check_model(keras, torch, model, rng, dtype, *, verify):
         parity = gw.verify(model, there)
         assert parity.verdict != "failed", f"{what}\n{parity}"
         if parity.verdict == "inconclusive":
-            # Only what is dead hides a mistake: nothing of it may reach the outputs.
+            # What is dead hides a mistake, and so do outputs far below 1, against which differences are measured.
             options = [layer.spec.options().get("activation") for layer in gw.describe(model).layers]
-            assert "relu" in options, f"{what}\n{parity}"
+            assert "relu" in options or max(np.abs(each).max() for each in ours) < 0.01, f"{what}\n{parity}"
         return parity.verdict
     return None
 

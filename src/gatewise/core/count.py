@@ -185,7 +185,7 @@ def formula(spec: Spec, keys: Iterable[Key]) -> str:
     """
     blocks = list(keys)
     layers = axis_length(spec, "layer")
-    everywhere = {key.layer for key in blocks} == set(range(layers))
+    everywhere = len({key.layer for key in blocks}) == layers
     groups: dict[tuple[str, bool], list[Key]] = {}
     for key in blocks:
         wider = key.layer > 0 and "features" in PARTS[spec.cell][key.part].split()
