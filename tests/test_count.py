@@ -17,7 +17,8 @@ import gatewise as gw
 from gatewise.core.count import WITHOUT_PARAMETERS, count, notes, numbers
 from gatewise.core.explain import WORDS, explain
 from gatewise.core.layout import PARTS
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Network
+from gatewise.core.network import Network
+from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding
 from gatewise.errors import UnknownFrameworkError, UnsupportedSpecError
 
 KINDS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}

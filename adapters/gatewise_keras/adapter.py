@@ -16,6 +16,7 @@ import numpy as np
 
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
+from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import (
     GRU,
     LSTM,
@@ -25,14 +26,10 @@ from gatewise.core.spec import (
     Dropout,
     Embedding,
     Input,
-    Layer,
     Masking,
-    Network,
     Recurrent,
-    Rule,
     Spec,
     outputs_of,
-    source_of,
 )
 from gatewise.errors import UnsupportedModelError
 

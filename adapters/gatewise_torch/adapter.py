@@ -15,7 +15,8 @@ import numpy as np
 
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Dense, Embedding, Input, Layer, Network, Recurrent, Spec
+from gatewise.core.network import Layer, Network
+from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Dense, Embedding, Input, Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
 

@@ -9,19 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gatewise.core.spec import (
-    Activation,
-    Dense,
-    Dropout,
-    Embedding,
-    Input,
-    Layer,
-    Masking,
-    Network,
-    Recurrent,
-    Spec,
-    source_of,
-)
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Input, Masking, Recurrent, Spec
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gatewise.core.spec import Recurrent, Rule
+from gatewise.core.network import Rule
+from gatewise.core.spec import Recurrent
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.model import Model
 
@@ -47,7 +48,8 @@ def penalty(model: nn.Module) -> Tensor:
     Raises:
         UnsupportedModelError: The model is not a port, so that it carries no rules.
 
-    >>> from gatewise.core.spec import Dense, Input, Layer, Network
+    >>> from gatewise.core.network import Layer, Network
+    >>> from gatewise.core.spec import Dense, Input
     >>> rule = Rule("penalty", "kernel", "L2", (("l2", 0.5),))
     >>> model = Model(Network((Layer("input", Input((2,))), Layer("dense", Dense(2, 1), ("input",), rules=(rule,)))))
     >>> with torch.no_grad():

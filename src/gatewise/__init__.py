@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, overload
 
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Layer, Network, Spec
+from gatewise.core.network import Layer, Network
+from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Spec
 from gatewise.errors import (
     FileError,
     GatewiseError,

@@ -552,7 +552,7 @@ def build(framework: str, output: str, seed: int, initial: str, **options: Any) 
     """
     from gatewise import build as built
     from gatewise import save
-    from gatewise.core.spec import Network
+    from gatewise.core.network import Network
 
     spec = _spec(options)
     _quieten([], output)

@@ -26,7 +26,8 @@ from typing import Any
 from gatewise import count, explain
 from gatewise.core.count import Count, notes
 from gatewise.core.explain import Cause
-from gatewise.core.spec import KINDS, Network, Spec, unknown_option
+from gatewise.core.network import Network
+from gatewise.core.spec import KINDS, Spec, unknown_option
 from gatewise.errors import FileError, GatewiseError, nearest
 
 SHOW = ("tensors", "gates", "mapping")

@@ -18,8 +18,9 @@ import numpy as np
 
 from gatewise.arrays.network import Call, Way, plain, unstacked, walk
 from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
+from gatewise.core.network import Layer, Network
 from gatewise.core.plan import plan
-from gatewise.core.spec import GRU, Dropout, Input, Layer, Masking, Network, Recurrent, Spec
+from gatewise.core.spec import GRU, Dropout, Input, Masking, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, restacked, units

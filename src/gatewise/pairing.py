@@ -11,8 +11,9 @@ import numpy as np
 from gatewise.arrays.network import unstacked
 from gatewise.core.explain import Explanation, explain_network
 from gatewise.core.layout import CANONICAL, store
+from gatewise.core.network import Layer, Network
 from gatewise.core.plan import plan
-from gatewise.core.spec import Layer, Network, Recurrent, Spec
+from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import SpecError
 from gatewise.live import own_layouts
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
+from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
-from gatewise.core.spec import Embedding, Input, Layer, Masking, Network, Recurrent, Spec, outputs_of, source_of
+from gatewise.core.spec import Embedding, Input, Masking, Recurrent, Spec, outputs_of
 from gatewise.errors import SpecError
 from gatewise.live import own_layouts, plan_network
 from gatewise.registry import ModelAdapter, owner

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import Default, Framework, Layout, Limit, gaps
-from gatewise.core.spec import Network, Recurrent, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import (
     GatewiseError,
     SpecError,

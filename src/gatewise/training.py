@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gatewise.core.layout import GATES, store, summed_gates
-from gatewise.core.spec import Input, Network, Recurrent, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import Input, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units

@@ -12,19 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gatewise.arrays import reference
-from gatewise.core.spec import (
-    Activation,
-    Dense,
-    Embedding,
-    Input,
-    Layer,
-    Masking,
-    Network,
-    Recurrent,
-    Spec,
-    outputs_of,
-    source_of,
-)
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import Activation, Dense, Embedding, Input, Masking, Recurrent, Spec, outputs_of
 
 Array = np.ndarray
 Weights = Mapping[str, Array]

@@ -22,7 +22,8 @@ from gatewise.core.layout import (
     store,
     wanted_parts,
 )
-from gatewise.core.spec import Network, Recurrent, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import Recurrent, Spec
 
 
 class GateTerm(NamedTuple):

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from gatewise.core.count import count, formula, letters, numbers, substitute
 from gatewise.core.explain import explain
 from gatewise.core.layout import CANONICAL, PARTS, Key, Layout, check_holds, gaps, store
-from gatewise.core.spec import KINDS, Dense, Network, Recurrent, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import KINDS, Dense, Recurrent, Spec
 from gatewise.errors import SpecError
 from gatewise.errors import nearest as nearest_word
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from gatewise.core.count import Count, count, count_network, formula, gate_sentence, numbers, size, substitute
 from gatewise.core.layout import GATES, Key, Layout, store, summed_gates, wanted_parts
-from gatewise.core.spec import Network, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import Spec
 
 
 class Wording(NamedTuple):

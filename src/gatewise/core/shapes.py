@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gatewise.core.spec import Dense, Embedding, Input, Layer, Network, Recurrent, Spec, source_of
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import Dense, Embedding, Input, Recurrent, Spec
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gatewise.core.count import Count, gate_sentence, notes
 from gatewise.core.layout import TOPICS, Layout, gaps
-from gatewise.core.spec import GRU, LSTM, RNN, Network, Recurrent, Spec
+from gatewise.core.network import Network
+from gatewise.core.spec import GRU, LSTM, RNN, Recurrent, Spec
 from gatewise.report.tables import Report, Table, join
 
 if TYPE_CHECKING:

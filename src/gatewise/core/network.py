@@ -1,0 +1,191 @@
+"""Networks: graphs of named layers, in words that belong to no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gatewise.core.spec import KINDS, WEIGHTLESS, Spec, outputs_of, unknown_option
+from gatewise.errors import SpecError, nearest
+
+
+class Rule(NamedTuple):
+    """What acts on one weight in training alone: a penalty on it, or a projection after each step.
+
+    Attributes:
+        kind: ``"penalty"`` (a regulariser, added to the loss) or ``"projection"`` (a constraint).
+        weight: The weight, by Keras's name for it: ``kernel``, ``recurrent_kernel``, ``bias`` or ``embeddings``.
+        name: What it is, by Keras's name: ``L1L2``, ``OrthogonalRegularizer``, ``MaxNorm`` …
+        settings: Its arguments, sorted by name.
+    """
+
+    kind: str
+    weight: str
+    name: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of a network.
+
+    Attributes:
+        name: Its name in the network.
+        spec: What it computes.
+        inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on. A
+            recurrent layer may read its first states behind the sequence, in the order of its own states.
+        trainable: Whether training changes its weights.
+        distributed: Whether it runs on each step of one more time axis, each step for itself.
+        rules: What acts on its weights in training alone.
+        step: Whether it is a bare cell, which runs one step and reads no time axis.
+        masked: Whether it follows a mask that comes to it. Keras's recurrent layers do not where they read first states
+            and are not given the mask by hand; the mask goes on from them all the same.
+    """
+
+    name: str
+    spec: Spec
+    inputs: tuple[str, ...] = ()
+    trainable: bool = True
+    distributed: bool = False
+    rules: tuple[Rule, ...] = ()
+    step: bool = False
+    masked: bool = True
+
+
+def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
+    """Read a rule that was written as plain data; a list in it was a tuple."""
+    pairs = ((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items())
+    return Rule(kind, weight, name, tuple(sorted(pairs)))
+
+
+def source_of(reference: str) -> tuple[str, int]:
+    """Take a reference apart into the layer's name and the number of its output.
+
+    >>> source_of("lstm"), source_of("lstm:2")
+    (('lstm', 0), ('lstm', 2))
+    """
+    name, colon, number = reference.rpartition(":")
+    return (name, int(number)) if colon else (reference, 0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph of named layers.
+
+    Attributes:
+        layers: The layers, each behind those it reads.
+        outputs: What comes out, as references; all that the last layer gives where this is empty.
+
+    >>> from gatewise.core.spec import LSTM, Dense
+    >>> network = Network.chain(LSTM(3, 50), Dense(50, 1))
+    >>> [(layer.name, layer.inputs) for layer in network.layers]
+    [('lstm', ()), ('dense', ('lstm',))]
+    """
+
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known: dict[str, Spec] = {}
+        for layer in self.layers:
+            if layer.name in known:
+                raise SpecError(
+                    f"Two layers are called {layer.name!r}.",
+                    f"Network: {self._listed()}.",
+                    "Give each a name of its own.",
+                )
+            self._check_references(known, layer.inputs, f"Layer {layer.name!r}")
+            known[layer.name] = layer.spec
+        self._check_references(known, self.outputs, "The network's output")
+
+    def _listed(self) -> str:
+        return ", ".join(layer.name for layer in self.layers)
+
+    def _check_references(self, known: dict[str, Spec], references: tuple[str, ...], who: str) -> None:
+        for reference in references:
+            name, number = source_of(reference)
+            if name not in known or number >= len(outputs_of(known[name])):
+                raise SpecError(
+                    f"{who} reads {reference!r}, which is not there.",
+                    f"Network: {self._listed()}; a layer reads layers listed before it.",
+                    f"{nearest(name, known)}List each layer behind those it reads.",
+                )
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """References of all that comes out."""
+        last = self.layers[-1]
+        numbered = [last.name] + [f"{last.name}:{number}" for number in range(1, len(outputs_of(last.spec)))]
+        return self.outputs or tuple(numbered)
+
+    @property
+    def weighted(self) -> tuple[Layer, ...]:
+        """The layers that have weights."""
+        return tuple(layer for layer in self.layers if layer.spec.cell)
+
+    def __getitem__(self, name: str) -> Layer:
+        """Return the layer of a name."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    @classmethod
+    def chain(cls, *specs: Spec) -> Network:
+        """Return the network in which each layer reads the one before; names are the kinds, numbered when repeated."""
+        layers: list[Layer] = []
+        for spec in specs:
+            kind = type(spec).__name__.lower()
+            repeated = sum(type(layer.spec) is type(spec) for layer in layers)
+            name = f"{kind}_{repeated}" if repeated else kind
+            layers.append(Layer(name, spec, (layers[-1].name,) if layers else ()))
+        return cls(tuple(layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the network as plain data; ``from_dict`` reads it."""
+        layers = [
+            {
+                "name": layer.name,
+                "kind": type(layer.spec).__name__,
+                "options": layer.spec.options(),
+                "inputs": list(layer.inputs),
+                "trainable": layer.trainable,
+                "distributed": layer.distributed,
+                "rules": [rule._asdict() | {"settings": dict(rule.settings)} for rule in layer.rules],
+                "step": layer.step,
+                "masked": layer.masked,
+            }
+            for layer in self.layers
+        ]
+        return {"layers": layers, "outputs": list(self.outputs)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Network:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            SpecError: It is not the description of a network.
+
+        >>> from gatewise.core.spec import LSTM, Input
+        >>> network = Network.chain(Input((None, 3)), LSTM(3, 50))
+        >>> Network.from_dict(network.to_dict()) == network
+        True
+        """
+        kinds = KINDS | WEIGHTLESS
+        try:
+            layers = []
+            for entry in data["layers"]:
+                kind, options = kinds[entry["kind"]], dict(entry["options"])
+                if "shape" in options:
+                    options["shape"] = tuple(options["shape"])
+                unknown = set(options) - set(kind.__dataclass_fields__)
+                if unknown:
+                    raise unknown_option(kind, min(unknown))
+                rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
+                place = bool(entry["trainable"]), bool(entry["distributed"]), rules
+                seldom = bool(entry.get("step", False)), bool(entry.get("masked", True))
+                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom))
+            return cls(tuple(layers), tuple(data["outputs"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SpecError(
+                f"This is not the description of a network: {error!r}.",
+                "Expected what Network.to_dict wrote: layers (name, kind, options, …) and outputs.",
+                "Was the file written by another version, or by another tool?",
+            ) from None
