@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export JAX_PLATFORMS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo test test-all check format bench
+.PHONY: help setup setup-all demo test test-all latex check format bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,8 +27,13 @@ demo: $(VENV)/.ready  ## see what gatewise does
 test: $(VENV)/.ready  ## test with NumPy, Keras and torch; ARGS="-k lstm" for some
 	@$(RUN) -m pytest -m "not frameworks and not long" $(ARGS)
 
-test-all: $(VENV)/.ready-all  ## test with every framework, long sweeps too
+test-all: $(VENV)/.ready-all latex  ## test with every framework, long sweeps too
 	@$(RUN) -m pytest $(ARGS)
+
+latex:  ## install LaTeX, which some tests set pages with (Debian, as root)
+	@command -v pdflatex > /dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends texlive-latex-base; } > /dev/null 2>&1 \
+	  || echo "LaTeX is not here and cannot be installed: the tests that set pages say so and are skipped." >&2
 
 check: $(VENV)/.ready  ## format, lint, types and doctests; changes no file
 	$(RUN) -m ruff format --check

@@ -88,6 +88,8 @@ def _training(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return call
 
 
+BUDGET, FEWEST = 3.0, 3  # seconds of all turns of one line at most, but so many turns at least
+
 PHASES = {"inference": _inference, "training": _training}
 
 
@@ -105,7 +107,7 @@ def _compare(ours: Callable[[], object], native: Callable[[], object], rounds: i
     once = max(_time(native, 1)[0], 1e-6)
     times = max(1, min(300, round(0.03 / once)))
     cpu, wall, base = [], [], []
-    for number in range(rounds):
+    for number in range(max(FEWEST, min(rounds, int(BUDGET / (2 * once * times))))):
         turn = (ours, native) if number % 2 else (native, ours)
         met = {call: _time(call, times) for call in turn}
         cpu.append(met[ours][0] / met[native][0])
@@ -120,7 +122,7 @@ def measure(
     """Measure all layers, phases and cases; print the table of ratios and return its lines.
 
     Args:
-        rounds: How often the two take turns.
+        rounds: How often the two take turns; fewer where that would take more than some seconds.
         cases: Which of ``CASES``.
         layers: Pairs of a class and its options; those that fit torch.nn should stand at 1.05.
         show: Whether to print.

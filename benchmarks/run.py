@@ -1,10 +1,13 @@
 """Measures gatewise against what a person would do instead; ``make bench``.
 
-Only ratios within one run mean anything: rounds of the two sides are interleaved, and the median is shown.
+Only ratios within one run mean anything: rounds of the two sides are interleaved, and the median is shown. The general
+torch layers are measured by two scripts of their own: ``layers.py`` against torch.nn, ``against_keras.py``.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -43,8 +46,11 @@ def command_line() -> list[list[object]]:
     """Measure how long a person waits for an answer in a terminal."""
     program = str(Path(sys.executable).with_name("gatewise"))
 
+    # Compiled modules are kept, as they are for a user, also where this process was told not to.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
     def run(*command: str) -> Callable[[], object]:
-        return lambda: subprocess.run(command, check=True, capture_output=True)
+        return lambda: subprocess.run(command, check=True, capture_output=True, env=environment)
 
     numpy = run(sys.executable, "-c", "import numpy")
     count = run(program, "count", "keras", "torch", "-x", "3", "-u", "50")
@@ -102,13 +108,20 @@ def planning() -> Table:
 
 def main() -> None:
     """Print every table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="of the layers, at most; 9")
+    parser.add_argument("--cases", default="1,2,3", help="sizes of the layers: 1 long, 2 small, 3 wide; 1,2,3")
+    parser.add_argument("--short", action="store_true", help="leave the layers out, which take some minutes")
+    arguments = parser.parse_args()
     headers = ["gatewise", "ms", "against", "ms", "ratio"]
     tables = [Table("Waiting", headers, [*command_line(), *applying()]), planning()]
     print(render(Report([f"Medians of {ROUNDS} interleaved rounds; lower is faster."], tables), "plain"), flush=True)
-    layers = Path(__file__).with_name("layers.py")
-    if layers.exists():
+    for script in [] if arguments.short else ["layers.py", "against_keras.py"]:
+        path = Path(__file__).with_name(script)
         print(flush=True)
-        subprocess.run([sys.executable, str(layers), *sys.argv[1:]], check=True)
+        subprocess.run(
+            [sys.executable, str(path), f"--rounds={arguments.rounds}", f"--cases={arguments.cases}"], check=True
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import functools
 import itertools
 
 from gatewise.core.layout import Framework, Layout, gaps, store
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Spec
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Spec
 from gatewise.errors import UnsupportedSpecError
 from gatewise.registry import frameworks
 
@@ -283,6 +283,17 @@ OTHER_LAYOUTS = (
         tensors={"w": "kernel: (units features) ~ features units", "b": "bias: 1 units"},
         **_INVENTED,
     ),
+    Layout(
+        "loopback:Normal",
+        cell="batchnorm",
+        tensors={
+            "moments": "variance + mean: (1 + 1) features",
+            "gain": "scale: features 1",
+            "offset": "shift: features",
+        },
+        **_INVENTED,
+    ),
+    Layout("loopback:Level", cell="layernorm", tensors={"w": "shift + scale: (features + features)"}, **_INVENTED),
     Layout("loopback:Table", cell="embedding", tensors={"rows": "table: (units tokens) 1"}, **_INVENTED),
 )
 
@@ -344,6 +355,8 @@ SPECS: dict[str, tuple[Spec, ...]] = {
     ),
     "dense": (Dense(3, 5), Dense(4, 2, bias=False), Dense(4, 4), Dense(1, 1), Dense(1, 6), Dense(6, 1)),
     "embedding": (Embedding(7, 5), Embedding(4, 4), Embedding(1, 3), Embedding(9, 1)),
+    "batchnorm": (BatchNorm(5), BatchNorm(1), BatchNorm(3, scale=False, shift=False), BatchNorm(4, scale=False)),
+    "layernorm": (LayerNorm(5), LayerNorm(1), LayerNorm(3, shift=False), LayerNorm(2, scale=False)),
 }
 """Layers that between them have every option; features and units differ in most, and are equal or 1 in some."""
 

@@ -216,16 +216,6 @@ BAD = {
         lambda keras: chain(keras, keras.layers.Lambda(lambda given: given * 2, name="twice")),
         ("'twice'", "Lambda", "replace it by layers of Keras"),
     ),
-    "mixed precision": (
-        lambda keras: chain(keras, keras.layers.LSTM(4, dtype="mixed_float16", name="half")),
-        ("'half'", "dtype='mixed_float16'", "dtype='float32'"),
-    ),
-    "shared": (shared, ("'again'", "used 2 times", "a layer of its own")),
-    "two inputs": (two_inputs, ("'sum'", "Add")),
-    "nested": (
-        lambda keras: chain(keras, keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2)], name="inner")),
-        ("'inner'", "Sequential"),
-    ),
     "dropout of columns": (
         lambda keras: chain(keras, keras.layers.Dropout(0.5, noise_shape=(None, 1, 3), name="drop")),
         ("'drop'", "noise_shape", "Leave noise_shape out"),
@@ -236,6 +226,25 @@ BAD = {
         ("'raw'", "not built", "start it with keras.Input"),
     ),
 }
+
+
+SEVERAL = {
+    "mixed precision": lambda keras: chain(keras, keras.layers.LSTM(4, dtype="mixed_bfloat16", name="half")),
+    "shared": shared,
+    "two inputs": two_inputs,
+    "nested": lambda keras: chain(
+        keras, keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2)], name="inner")
+    ),
+}
+"""Models that are more than a chain of layers in float32."""
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_models_that_are_more_than_a_chain(keras, tmp_path, case):
+    SEVERAL[case](keras).save(tmp_path / "model.keras")
+    done = invoke("port", tmp_path / "model.keras", tmp_path / "m.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "Parity passed" in done.output
 
 
 def assert_one_message(done, *facts, code=2):

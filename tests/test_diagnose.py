@@ -310,6 +310,11 @@ def test_help_keeps_its_examples_on_lines_of_their_own():
     assert "gatewise diagnose 120 keras -x 1 -u 10" in lines
 
 
+def test_command_takes_keras_unless_said():
+    assert run("diagnose", 120, "-x", 1, "-u", 10).output == run("diagnose", 120, "keras", "-x", 1, "-u", 10).output
+    assert "claimed=abc is not a whole number" in run("diagnose", "abc").stderr
+
+
 def test_command_says_yes_and_no():
     right = run("diagnose", "10,851", "keras", "-x", 3, "-u", 50, "--head", 1)
     assert right.exit_code == 0

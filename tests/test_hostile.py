@@ -444,10 +444,24 @@ def test_two_files_are_explained(keras, tmp_path):
     assert gw.explain(tmp_path / "model.keras", str(tmp_path / "model.safetensors")).difference == 20
 
 
-@pytest.mark.parametrize("options", [{"hidden_size": 6}, {"hidden_size": 5, "bias": False}], ids=str)
-def test_other_layers_are_not_explained_by_storage(keras, torch, options):
-    with pytest.raises(gw.SpecError, match="not the same layers"):
-        gw.explain(keras_lstm(keras), torch.nn.LSTM(3, **options))
+@pytest.mark.parametrize(
+    ("options", "name", "formula"),
+    [
+        (
+            {"hidden_size": 6},
+            "other number of units",
+            "change of 4·units·features + 4·units·units + 4·units",
+        ),
+        ({"hidden_size": 5, "bias": False}, "bias", "4·units"),
+        ({"hidden_size": 5, "bidirectional": True}, "second direction", "4·units·features + 4·units·units + 4·units"),
+    ],
+    ids=str,
+)
+def test_other_layers_are_explained_by_their_options(keras, torch, options, name, formula):
+    told = gw.explain(keras_lstm(keras), torch.nn.LSTM(3, **options))
+    assert sum(cause.parameters for cause in told.causes) == told.difference
+    [cause] = [cause for cause in told.causes if cause.name == name]
+    assert cause.formula == formula
 
 
 def test_one_framework_is_no_difference():

@@ -9,10 +9,11 @@ import pytest
 
 import gatewise as gw
 from gatewise.arrays.network import Call, plain, unstacked, walk
+from gatewise.arrays.readings import exchange
 from gatewise.core.layout import CANONICAL, GATES, gates_of
 from gatewise.core.plan import plan
 from gatewise.core.spec import Activation, Input, Masking
-from gatewise.diagnosis import TEXTS, _exchange
+from gatewise.diagnosis import TEXTS
 from gatewise.live import own_layouts
 from gatewise.pairing import halves, units
 from gatewise.parity import side
@@ -225,7 +226,7 @@ def test_gates_in_any_order(cell, order):
         return
     (each,) = found(a, b)
     assert each.mistake == "gates-exchanged"
-    assert _exchange(GATES[cell], np.argsort(order)).format(what=repr(each.layer)) in each.text
+    assert exchange(GATES[cell], np.argsort(order)).format(what=repr(each.layer)) in each.text
 
 
 def test_gates_of_one_part():
@@ -289,6 +290,65 @@ def test_stack():
     b = change(gw.port(a, "keras"), reordered((1, 0, 2)), only=1)
     (each,) = found(a, b)
     assert each.mistake == "gates-exchanged"
+
+
+def test_the_same_mistake_in_every_layer():
+    """A wrong converter makes its mistake everywhere; it is said once."""
+    layers = [gw.LSTM(width, 4, bidirectional=True, return_state=False) for width in (3, 8, 8)]
+    a = build(gw.Network.chain(*layers, gw.Dense(8, 2)), "keras", 30)
+    b = gw.port(a, "torch")
+    for place in range(3):
+        change(b, reordered((0, 2, 1, 3)), only=place)
+    (each,) = found(a, b)
+    assert (each.mistake, each.layer) == ("gates-exchanged", "lstm, lstm_1, lstm_2")
+    assert "gates f and g of 'lstm', 'lstm_1' and 'lstm_2' are exchanged" in each.text
+
+
+def test_one_layer_of_a_stack_is_named():
+    a = build(gw.GRU(3, 4, layers=3), "torch", 31)
+    for wrong, whose in (([1], "the second layer of 'gru'"), ([0, 1, 2], "'gru'"), ([1, 2], "the second and third")):
+        b = gw.port(a, "torch")
+        with torch.no_grad():
+            for name in (f"{name}_l{k}" for k in wrong for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
+                parameter = getattr(b.gru, name)
+                parameter.copy_(parameter.reshape(3, 4, -1)[[1, 0, 2]].reshape(parameter.shape))
+        (each,) = found(a, b)
+        assert f"gates r and z of {whose}" in each.text
+
+
+TWICE = [
+    (gw.LSTM, ["recurrent_kernel", "recurrent_kernel"], [0, 1], ["gates-exchanged", "kernel-transposed"]),
+    (gw.LSTM, ["bias", "bias"], [0, 2], ["bias-doubled", "gates-exchanged"]),
+    (gw.LSTM, ["bias", "bias"], [2, 3], ["bias-doubled", "forget-bias-missing"]),
+    (gw.GRU, ["recurrent_kernel", "recurrent_kernel"], [0, 5], ["gates-exchanged", "rounded"]),
+    (gw.GRU, ["recurrent_kernel", "recurrent_kernel"], [4, 0], ["gates-exchanged", "kernel-reshaped"]),
+    (gw.LSTM, ["recurrent_kernel", "recurrent_kernel"], [4, 0], ["kernel-reshaped"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "parts", "changes", "expected"), TWICE)
+def test_two_mistakes_in_one_tensor(kind, parts, changes, expected):
+    def forgotten(bias):
+        return bias - np.array([[0.0], [1], [0], [0]])
+
+    def swapped(array):
+        return array[[1, 0, *range(2, len(array))]]
+
+    known = [
+        swapped,
+        lambda array: array.swapaxes(1, 2),
+        lambda array: 2 * array,
+        forgotten,
+        reshaped,
+        lambda array: array.astype(np.float16),
+    ]
+    a = build(gw.Network.chain(kind(3, 4, return_state=False), gw.Dense(4, 2)), "keras", 32)
+    b = gw.port(a, "torch")
+    for part, which in zip(parts, changes, strict=True):
+        change(b, with_part(part, known[which]), only=0)
+        if part == "bias" and which == 0:
+            change(b, with_part("recurrent_bias", known[which]), only=0)
+    assert slugs(a, b) == expected
 
 
 # ── what must not be accused ────────────────────────────────────────────────────────────────────────────────────

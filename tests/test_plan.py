@@ -25,7 +25,7 @@ from gatewise.arrays.reference import run
 from gatewise.core.layout import CANONICAL, GATES, PARTS, Layout, axis_length, gaps, gates_of, store
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.proof import Reader
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Norm
 from gatewise.errors import GatewiseError, ImpossiblePlanError, ShapeError, WeightsError
 
 BY_NAME = {label(layout): layout for layout in LAYOUTS}
@@ -123,11 +123,14 @@ def outputs(layout, spec, arrays, seed=1):
     rng = np.random.default_rng(seed)
     if isinstance(spec, Embedding):
         inputs = np.arange(spec.tokens)
-    elif isinstance(spec, Dense):
+    elif isinstance(spec, Dense | Norm):
         inputs = rng.normal(size=(4, spec.features))
     else:
         inputs = rng.normal(size=(2, 4, spec.features))
-    result = run(spec, canonical(layout, spec, arrays), inputs)
+    parts = canonical(layout, spec, arrays)
+    if "variance" in parts:
+        parts["variance"] = np.abs(parts["variance"])  # a normal draw has negative ones
+    result = run(spec, parts, inputs)
     return [*(result.output if isinstance(result.output, tuple) else [result.output]), *result.states]
 
 
@@ -140,9 +143,7 @@ def agree(one, other, tolerance=1e-9):
 
 def test_every_framework_takes_part():
     assert {record.name for record in gw.frameworks()} | {"loopback"} == {layout.framework for layout in LAYOUTS}
-    assert len(loopback.pairs()) == sum(
-        sum(layout.cell == cell for layout in LAYOUTS) ** 2 for cell in ("lstm", "gru", "rnn", "dense", "embedding")
-    )
+    assert len(loopback.pairs()) == sum(sum(layout.cell == cell for layout in LAYOUTS) ** 2 for cell in PARTS)
     assert {layout.framework for layout in LAYOUTS} >= {"keras", "torch", "loopback"}
     for layout in LAYOUTS:
         # A layout that none of the specs fits would drop out of every sweep unseen.
@@ -212,7 +213,7 @@ def _triples(amount, seed):
     """Random (spec, a, b, c) in which a → b is exact and c can be reached from a."""
     rng = np.random.default_rng(seed)
     by_cell = {cell: [layout for layout in LAYOUTS if layout.cell == cell] for cell in SPECS}
-    cells = ["lstm"] * 6 + ["gru"] * 4 + ["rnn"] * 3 + ["dense", "embedding"]
+    cells = ["lstm"] * 6 + ["gru"] * 4 + ["rnn"] * 3 + ["dense", "embedding", "batchnorm", "layernorm"]
     found = 0
     while found < amount:
         cell = cells[rng.integers(len(cells))]
@@ -320,8 +321,8 @@ def test_merged_steps_of_stacks_and_of_sizes_one_do_what_the_moves_say(source):
             spec
             for spec in shared_specs(source, target)
             if max(axis_length(spec, "layer"), axis_length(spec, "direction")) > 1
-            or 1 in (spec.units, getattr(spec, "features", 2))
-            or spec.units == getattr(spec, "features", 0)
+            or 1 in (getattr(spec, "units", 2), getattr(spec, "features", 2))
+            or getattr(spec, "units", None) == getattr(spec, "features", 0)
         ]
         if awkward:
             spec = awkward[(number + LAYOUTS.index(source)) % len(awkward)]
@@ -606,6 +607,8 @@ STAND_INS = {
     "rnn": RNN(3, 5),
     "dense": Dense(3, 5),
     "embedding": Embedding(7, 5),
+    "batchnorm": BatchNorm(3),
+    "layernorm": LayerNorm(3),
 }
 """The sizes at which a proof traces the very plan that it is given."""
 
@@ -639,6 +642,8 @@ REAL = {
     "rnn": RNN(8, 8),
     "dense": Dense(8, 8),
     "embedding": Embedding(8, 8),
+    "batchnorm": BatchNorm(8),
+    "layernorm": LayerNorm(8),
 }
 
 

@@ -299,15 +299,17 @@ def test_outputs_keep_their_order_and_a_layer_may_read_a_state(keras, torch):
     assert [each.name for each in parity.outputs] == ["lstm.state_h", "late.output", "lstm.output"]
 
 
-def test_the_same_layer_may_stand_in_two_models_but_not_twice_in_one(keras):
+def test_the_same_layer_may_stand_in_two_models_and_twice_in_one(keras):
     layer = keras.layers.LSTM(3, return_sequences=True, name="shared")
     one = keras.Model(source := keras.Input((None, 3)), layer(source))
     other = keras.Model(source := keras.Input((None, 3)), layer(source))
     assert gw.verify(one, gw.port(one, to="torch")).passed
     assert gw.verify(other, gw.port(other, to="torch")).passed
     twice = keras.Model(source := keras.Input((None, 3)), layer(layer(source)))
-    with pytest.raises(UnsupportedModelError, match="'shared' is used 2 times"):
-        gw.port(twice, to="torch")
+    module = gw.port(twice, to="torch")
+    assert gw.verify(twice, module).passed
+    assert [layer.shares for layer in module.network.layers] == ["", "", "shared"]
+    assert sum(weight.numel() for weight in module.parameters() if weight.requires_grad) == twice.count_params()
 
 
 # ── bare layers ─────────────────────────────────────────────────────────────────────────────────────────────────

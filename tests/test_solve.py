@@ -196,6 +196,12 @@ def test_command_shows_as_many_as_asked():
     assert len(every) == len(gw.solve(480, "keras"))
 
 
+def test_command_says_what_was_searched():
+    narrow = run("solve", 10_851, "--cell", "lstm", "-x", 3).output
+    assert "Searched: LSTM with features=3 and any units; 1 to 3 layers; one direction or two;" in narrow
+    assert "Searched: LSTM, GRU, RNN with any features and any units;" in run("solve", 10_851).output
+
+
 def test_command_finds_nothing():
     done = run("solve", 7, "-u", 9)
     assert done.exit_code == 1

@@ -400,46 +400,97 @@ SMOOTH = ["tanh", "sigmoid", "softplus", "softsign", "silu", "gelu", "mish", "lo
 
 
 def plainly(monkeypatch):
-    monkeypatch.setattr(kernels.fast_gru, "can_train", lambda *_: False)
-    monkeypatch.setattr(kernels.fast, "can_train", lambda *_: False)
-    monkeypatch.setattr(kernels.fast, "can_infer", lambda *_: False)
+    monkeypatch.setattr(kernels.sequence, "can_train", lambda *_: False)
+    monkeypatch.setattr(kernels.sequence, "can_infer", lambda *_: False)
 
 
-def gradients(layer, x, hx, weigh):
+def gradients(layer, x, hx, weigh, **given):
     x = x.clone().requires_grad_()
     hx = tuple(part.clone().requires_grad_() for part in hx)
-    output, last = layer(x, hx if layer.cell == "lstm" else hx[0])
+    output, last = layer(x, hx if layer.cell == "lstm" else hx[0], **given)
     results = [output, *(last if layer.cell == "lstm" else [last])]
     total = sum((weigh[: result.numel()].view(result.shape) * result).sum() for result in results)
     return torch.autograd.grad(total, [x, *hx, *layer.parameters()])
 
 
+PLACES = [
+    (cell, place) for cell in LAYERS for place in ("activation", "recurrent_activation") if cell + place[0] != "rnnr"
+]
+
+
+def assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, **given):
+    tolerance = 1e-9 if x.dtype == torch.float64 else 1e-4
+    layer._has_kernel, layer._kernel = False, None  # torch.nn could do the usual ones
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(0.5)
+    weigh = torch.randn(x.shape[0] * x.shape[1] * layer.hidden_size, dtype=x.dtype)
+    assert fast_runs(layer, x)
+    met = gradients(layer, x, hx, weigh, **given)
+    with monkeypatch.context() as patch:
+        plainly(patch)
+        expected = gradients(layer, x, hx, weigh, **given)
+    for one, other in zip(met, expected, strict=True):
+        assert (one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max()))
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE)
-@pytest.mark.parametrize("place", ["activation", "recurrent_activation"])
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("size", [(7, 3, 5, 4), (9, 64, 16, 96)])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("cell", "place"), PLACES)
 def test_fast_training_is_the_plain_loop(monkeypatch, cell, name, place, backwards, size):
     """In float64 the products are MKL's, in float32 and large oneDNN's; chunks are cut small to see their seams."""
     time, batch, features, units = size
     monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-        bias = "single" if cell == "lstm" else "dual"
+    monkeypatch.setattr(kernels.fast, "_onednn_leads", lambda: True)
+    monkeypatch.setattr(kernels.fast, "TANH_FROM", 1)
+    for dtype in (torch.float64, torch.float32):
+        bias = "dual" if cell == "gru" else "single"
         layer = LAYERS[cell](features, units, bias=bias, **{place: name}, go_backwards=backwards, dtype=dtype)
         x = 0.5 * torch.randn(4 if name == "exponential" else time, batch, features, dtype=dtype)  # it soon overflows
         hx = tuple(0.1 * torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
-        weigh = torch.randn(time * batch * units, dtype=dtype)
-        layer._has_kernel, layer._kernel = False, None  # torch.nn could do the usual ones
+        assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("size", [(9, 3, 5, 4), (9, 64, 16, 96)])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"activation": "relu"}),
+        ("gru", {"activation": "softsign"}),
+        ("gru", {"reset": "before"}),
+        ("rnn", {"activation": "hard_sigmoid"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["none", "left", "right", "random", "empty row", "empty step"])
+def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backwards, zero):
+    time, batch, features, units = size
+    monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(kernels.fast, "_onednn_leads", lambda: True)
+    lengths = torch.arange(batch) % time + 1
+    mask = {
+        "none": None,
+        "right": torch.arange(time).unsqueeze(1) < lengths,
+        "left": torch.arange(time).unsqueeze(1) >= time - lengths,
+    }.get(kind, torch.rand(time, batch) < 0.6)
+    if kind == "empty row":
+        mask[:, 0] = False
+    if kind == "empty step":
+        mask[[0, 4, 8]] = False
+    for dtype in (torch.float64, torch.float32):
+        layer = LAYERS[cell](
+            features, units, **options, go_backwards=backwards, zero_output_for_mask=zero, dtype=dtype, bias="single"
+        )
+        x = 0.5 * torch.randn(time, batch, features, dtype=dtype)
+        hx = tuple(torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
+        assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, mask=mask)
         with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.mul_(0.5)
-        assert fast_runs(layer, x)
-        met = gradients(layer, x, hx, weigh)
-        with monkeypatch.context() as patch:
-            plainly(patch)
-            expected = gradients(layer, x, hx, weigh)
+            met = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
+        expected = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
         for one, other in zip(met, expected, strict=True):
-            assert (one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max()))
+            assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def fast_runs(layer, x):
@@ -448,19 +499,20 @@ def fast_runs(layer, x):
     while node is not None:
         names.append(node.name())
         node = node.next_functions[0][0] if node.next_functions else None
-        if {"_LstmBackward", "_GruBackward"} & set(names):
+        if "_SequenceBackward" in names:
             return True
     return False
 
 
 @pytest.mark.parametrize("use", ["output", "h", "c", "last output"])
-def test_fast_training_from_each_result_alone(monkeypatch, use):
-    layer = LSTM(3, 4, activation="relu", return_sequences=use != "last output", dtype=torch.float64)
+@pytest.mark.parametrize("cell", LAYERS)
+def test_fast_training_from_each_result_alone(monkeypatch, cell, use):
+    layer = LAYERS[cell](3, 4, activation="softsign", return_sequences=use != "last output", dtype=torch.float64)
     x = torch.randn(6, 2, 3, dtype=torch.float64)
 
     def once():
-        output, (h, c) = layer(x)
-        chosen = {"output": output, "h": h, "c": c, "last output": output}[use]
+        output, h, *c = flat(layer(x))
+        chosen = {"output": output, "h": h, "c": c[0] if c else h, "last output": output}[use]
         layer.zero_grad()
         chosen.square().sum().backward()
         return [parameter.grad.clone() for parameter in layer.parameters()]
@@ -525,6 +577,11 @@ def test_slopes(name):
     with torch.no_grad():
         assert torch.allclose(one.slope(grad, y), expected, rtol=1e-7, atol=1e-9)
         assert torch.equal(grad, kept)
+        if one.slope_into is not None:
+            whole = torch.empty(60, 2, dtype=torch.float64)  # a part of the columns, as in the loops
+            one.slope_into(grad, y, whole[:, 0])
+            assert torch.allclose(whole[:, 0], expected, rtol=1e-7, atol=1e-9)
+            assert torch.equal(grad, kept)
         if one.in_place is not None:
             in_place = x.clone()
             one.in_place(in_place)
@@ -797,7 +854,7 @@ def test_importing_the_package_loads_no_torch():
         ({"peepholes": "half"}, "peepholes='half'", "LSTM: peepholes is one of False, True, 'full'.", "Use one"),
         ({"hidden_size": 0}, "hidden_size=0 is no size.", "LSTM: hidden_size is a whole number from 1.", "integer"),
         ({"cell_clip": -1.0}, "cell_clip=-1.0", "None or a number above 0", "Change cell_clip"),
-        ({"recurrent_dropout": 1.0}, "recurrent_dropout=1.0", "from 0 to below 1", "Change"),
+        ({"recurrent_dropout": 1.5}, "recurrent_dropout=1.5", "from 0 to 1", "Change"),
         ({"stateful": 1}, "stateful=1", "LSTM: stateful is one of False, True.", "Use one"),
         ({"return_sequence": True}, "LSTM has no option 'return_sequence'.", "LSTM: its", "mean 'return_sequences'?"),
         (

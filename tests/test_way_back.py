@@ -98,6 +98,7 @@ def draw_general(torch, rng):
         "zero_output_for_mask": chance(rng, 0.3),
         "input_dropout": pick(rng, (0.0, 0.3)),
         "recurrent_dropout": pick(rng, (0.0, 0.3)),
+        "dropout_masks": pick(rng, (None, "gate")),
     }
     if options["merge"] is None and options["bidirectional"]:
         options["num_layers"] = 1

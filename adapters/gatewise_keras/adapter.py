@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gatewise.arrays.native import fitting
-from gatewise.core.layout import Layout, check_holds
+from gatewise.core.layout import GATES, Layout, check_holds
 from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import (
     Dense,
     Embedding,
+    Flip,
     Input,
+    Merge,
     Recurrent,
     Spec,
     outputs_of,
@@ -29,18 +31,23 @@ from gatewise_keras.describing import (
     CELLS,
     CLASSES,
     GENERAL,
+    HALVES,
+    JOINS,
     OWN_CODE,
     STATES,
     WEIGHTS,
     alone,
     is_cell,
-    is_stack,
+    is_several,
     state_count,
     unknown_class,
 )
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as remarks
+
+if TYPE_CHECKING:
+    from gatewise.core.inventory import Inventory, Tensor
 
 ADAMS = {"epsilon-hat": "keras.optimizers.Adam"}
 """The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
@@ -104,6 +111,10 @@ def make(
             turned = around | {"go_backwards": False}
             other = _one_direction(spec, turned, rules) if spec.go_backwards else None
             layer = keras.layers.Bidirectional(layer, merge_mode=spec.merge, backward_layer=other, **common)
+            for one in (layer.forward_layer, layer.backward_layer) if spec.dropout_masks == "gate" else ():
+                # They are made anew from what Keras stores of the layer, and implementation is not stored.
+                one.cell.implementation = 1
+                one.cell.dropout_mask_count = len(GATES[spec.cell])
         layer.build((batch, None, spec.features))
         return layer
     options = spec.options()
@@ -116,6 +127,13 @@ def make(
         layer = keras.layers.Embedding(spec.tokens, spec.units, mask_zero=spec.mask_zero, **common)
         layer.build((None, None))
         return layer
+    if isinstance(spec, Merge):
+        axis = {"axis": spec.axis} if spec.merge == "concat" else {}
+        return getattr(keras.layers, JOINS[spec.merge])(**axis, **common)
+    if isinstance(spec, Flip):
+        from gatewise_keras import cells
+
+        return cells.Flip(spec.values, spec.mask, **common)
     return getattr(keras.layers, CLASSES[type(spec)])(**options, **common)
 
 
@@ -126,6 +144,8 @@ def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[R
     cell = _cell_arguments(spec) | _rule_arguments(rules)
     general = {option: spec.options()[option] for option in GENERAL if spec.options().get(option)}
     if not general:
+        if "implementation" in cell:
+            cell["use_cudnn"] = False  # Keras's fast way takes one mask for all gates, and fails with a mask a gate.
         return getattr(keras.layers, CLASSES[type(spec)])(**cell, **around)
     from gatewise_keras.cells import GeneralLSTMCell
 
@@ -138,6 +158,8 @@ def _rule_arguments(rules: Sequence[Rule]) -> dict[str, Any]:
 
     arguments = {}
     for rule in rules:
+        if rule.kind == "activity":
+            continue  # It acts on the layer, which is perhaps a wrapper.
         homes = {"penalty": ("regularizer", keras.regularizers), "projection": ("constraint", keras.constraints)}
         word, home = homes[rule.kind]
         made: Any = getattr(home, rule.name)(**dict(rule.settings))
@@ -145,10 +167,32 @@ def _rule_arguments(rules: Sequence[Rule]) -> dict[str, Any]:
     return arguments
 
 
+def _regularise(native: Any, rules: Sequence[Rule]) -> None:
+    """Give a layer the penalty on what it gives."""
+    import keras
+
+    for rule in rules:
+        if rule.kind == "activity":
+            native.activity_regularizer = getattr(keras.regularizers, rule.name)(**dict(rule.settings))
+
+
 def _cell_arguments(spec: Spec) -> dict[str, Any]:
     same = ("units", "activation", "recurrent_activation", "dropout", "recurrent_dropout")
     options = spec.options()
     arguments = {name: options[name] for name in same if name in options} | {"use_bias": options["bias"]}
+    if options.get("dropout_masks") == "gate" and spec.cell != "rnn":
+        arguments["implementation"] = 1
+    for rate in ("dropout", "recurrent_dropout"):
+        if options.get(rate) == 1 and spec.cell != "rnn":
+            raise UnsupportedModelError(
+                f"{spec} has {rate}=1.", "Keras's LSTM and GRU drop nothing then.", "Use a rate below 1."
+            )
+    if options.get("dropout_masks") == "layer" and options["recurrent_dropout"] and spec.cell != "rnn":
+        raise UnsupportedModelError(
+            f"{spec} has dropout_masks='layer' and recurrent_dropout={options['recurrent_dropout']}.",
+            "With recurrent dropout Keras draws a mask for each gate.",
+            "Use dropout_masks=None, which does the same.",
+        )
     return arguments | ({"reset_after": options["reset"] == "after"} if "reset" in options else {})
 
 
@@ -176,19 +220,36 @@ def variables(native: Any) -> dict[str, Any]:
 
 
 def read(obj: Any) -> dict[str, np.ndarray]:
-    """Return the weights of a native, as copies."""
+    """Return the weights of a native, as copies: half precision as float32, and a kernel with its low-rank one."""
+    found = {}
+    for prefix, holder in _holders(obj):
+        for variable in holder.weights:
+            merged = getattr(holder, "lora_enabled", False) and variable.name in ("kernel", "embeddings")
+            if not variable.name.startswith("lora_"):
+                found[prefix + variable.name] = _array(getattr(holder, variable.name) if merged else variable)
+    return found
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """Return an array that shares nothing; of half precision, which NumPy has only one of, as float32."""
     import keras
 
-    return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables(obj).items()}
+    half = keras.backend.standardize_dtype(tensor.dtype) in HALVES
+    return np.array(keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32") if half else tensor))
 
 
 def write(obj: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Change the weights of a native, and return it."""
-    own = variables(obj)
+    own = {name: variable for name, variable in variables(obj).items() if "lora_" not in name}
+    apart = {name: _array(own[name]) - array for name, array in read(obj).items() if _has_lora(obj)}
     given = fitting(arrays, {name: tuple(variable.shape) for name, variable in own.items()}, type(obj).__name__)
     for name, array in given.items():
-        own[name].assign(array)
+        own[name].assign(array + apart.get(name, 0))
     return obj
+
+
+def _has_lora(obj: Any) -> bool:
+    return any(getattr(holder, "lora_enabled", False) for _, holder in _holders(obj))
 
 
 def freeze(native: Any, tensors: Sequence[str]) -> None:
@@ -201,7 +262,8 @@ def freeze(native: Any, tensors: Sequence[str]) -> None:
 
 def frozen(native: Any) -> set[str]:
     """Return the tensors that training does not change."""
-    return {name for name, variable in variables(native).items() if not variable.trainable}
+    own = variables(native).items()
+    return {name for name, variable in own if not variable.trainable and "lora_" not in name}
 
 
 def run(obj: Any, inputs: np.ndarray) -> np.ndarray:
@@ -216,6 +278,20 @@ def run(obj: Any, inputs: np.ndarray) -> np.ndarray:
 # ── networks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def inventory(obj: Any) -> Inventory:
+    """Return what a layer or model holds, known layers and unknown ones."""
+    from gatewise_keras import inventory as listing
+
+    return listing.inventory(obj)
+
+
+def saved_extras(path: str) -> tuple[Tensor, ...]:
+    """Return what a file holds beside the model that ``open_file`` gives: the variables of an optimiser."""
+    from gatewise_keras import inventory as listing
+
+    return listing.saved_extras(path)
+
+
 def layout_of(native: Any, usual: Layout) -> Layout:
     """Return the layout of one native: always the usual one."""
     return usual
@@ -226,7 +302,7 @@ def form(obj: Any) -> str:
     import keras
 
     if not isinstance(obj, keras.Model):
-        return "cell" if is_cell(obj) else "model" if is_stack(obj) else "layer"
+        return "cell" if is_cell(obj) else "model" if is_several(obj) else "layer"
     return "stack" if _state_kinds(obj) else "model"
 
 
@@ -255,30 +331,45 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
         else:
             native = make(layer.spec, layer.name, dtype, layer.rules, batch)
         native.trainable = layer.trainable
+        _regularise(native, layer.rules)
         return native, {layer.name: native}
     made: dict[str, Any] = {}
     tensors: dict[str, list[Any]] = {}
     inputs = []
     for layer in network.layers:
         if isinstance(layer.spec, Input):
-            kind = "int32" if layer.spec.integer else dtype
+            kind = "int32" if layer.spec.integer else "bool" if layer.spec.boolean else dtype
             tensor = keras.Input(layer.spec.shape, batch_size=layer.spec.batch, dtype=kind, name=layer.name)
             inputs.append(tensor)
             tensors[layer.name] = [tensor]
             continue
         source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
-        if isinstance(layer.spec, Recurrent) and layer.spec.layers > 1:
-            made[layer.name], tensors[layer.name] = _stack(layer, source, first, dtype, batch)
+        if isinstance(layer.spec, Merge):
+            native = make(layer.spec, layer.name, dtype)
+            _regularise(native, layer.rules)
+            tensors[layer.name] = [native([source, *first])]
             continue
-        native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch)
-        if layer.distributed:
-            native = keras.layers.TimeDistributed(native, name=layer.name, dtype=dtype)
-        native.trainable = layer.trainable
-        made[layer.name] = native
         given: dict[str, Any] = {"initial_state": first} if first else {}
-        if first and layer.masked and getattr(source, "_keras_mask", None) is not None:
+        if layer.mask:
+            name, number = source_of(layer.mask)
+            given["mask"] = tensors[name][number]
+        elif first and layer.masked and getattr(source, "_keras_mask", None) is not None:
             given["mask"] = source._keras_mask
-        tensors[layer.name] = keras.tree.flatten(native(source, **given))
+        if isinstance(layer.spec, Recurrent) and layer.spec.layers > 1:
+            chain = made.get(layer.shares)
+            made[layer.name], tensors[layer.name] = _stack(layer, source, first, dtype, batch, chain)
+            continue
+        native = made.get(layer.shares)
+        if native is None:
+            native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch)
+            native.trainable = layer.trainable
+        made[layer.name] = native
+        runs = native
+        for number in range(layer.distributed):
+            outermost = number == layer.distributed - 1
+            runs = keras.layers.TimeDistributed(runs, name=layer.name if outermost else None, dtype=dtype)
+        _regularise(runs, layer.rules)
+        tensors[layer.name] = keras.tree.flatten(runs(source, **given))
     outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
     structure: Any = outputs[0] if len(outputs) == 1 else outputs
     kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
@@ -286,10 +377,12 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     if form == "stack" and front < len(outputs):
         structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
-    return model, made
+    return model, {name: native for name, native in made.items() if not network[name].shares}
 
 
-def _stack(layer: Layer, source: Any, first: list[Any], dtype: str, batch: int | None) -> tuple[list[Any], list[Any]]:
+def _stack(
+    layer: Layer, source: Any, first: list[Any], dtype: str, batch: int | None, shared: list[Any] | None
+) -> tuple[list[Any], list[Any]]:
     """Chain the layers of a stack, from their first states if given; return them, and what the stack gives."""
     import keras
 
@@ -303,8 +396,11 @@ def _stack(layer: Layer, source: Any, first: list[Any], dtype: str, batch: int |
         width = spec.features if number == 0 else spec.merged_directions * spec.state
         sequences = spec.return_sequences if last else True
         single = spec.replace(layers=1, features=width, dropout_between=0.0, return_sequences=sequences)
-        native = make(single, f"{layer.name}_{number}", dtype, layer.rules, batch)
-        native.trainable = layer.trainable
+        if shared is not None:
+            native = shared[number]
+        else:
+            native = make(single, f"{layer.name}_{number}", dtype, layer.rules, batch)
+            native.trainable = layer.trainable
         chain.append(native)
         own = first[number * state_count(single) :][: state_count(single)]
         given = keras.tree.flatten(native(outputs[0], **({"initial_state": own} if own else {})))
@@ -344,9 +440,7 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
         inputs: One array for each input, batch first.
         states: Initial states of a bare recurrent layer, (batch, size) each.
     """
-    import keras
-
-    return [np.array(keras.ops.convert_to_numpy(each)) for each in outputs(obj, inputs, states)]
+    return [_array(each) for each in outputs(obj, inputs, states)]
 
 
 def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None) -> list[Any]:
@@ -395,7 +489,7 @@ def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: a bare recurrent layer can, a model cannot."""
     import keras
 
-    layer = isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and not is_stack(obj)
+    layer = isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and not is_several(obj)
     return layer or is_cell(obj)
 
 
@@ -404,7 +498,7 @@ def dtype_of(obj: Any) -> str:
     import keras
 
     kinds = {keras.backend.standardize_dtype(variable.dtype) for variable in obj.weights}
-    return next(iter(kinds)) if len(kinds) == 1 else "float32"
+    return "float64" if kinds == {"float64"} else "float32"
 
 
 def computes_in_double() -> bool:

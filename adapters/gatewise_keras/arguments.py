@@ -52,12 +52,12 @@ ARGUMENTS: dict[str, Argument] = {
         "training", "As kernel_regularizer; of two biases on the torch side their sum counts."
     ),
     "embeddings_regularizer": Argument("training", "As kernel_regularizer."),
-    "activity_regularizer": Argument("remark", "A penalty on outputs: add it to your loss."),
+    "activity_regularizer": Argument("training", "As kernel_regularizer, on what the model's last call gave."),
     "kernel_constraint": Argument("training", "A rule on the model; gatewise_torch.constrain(model) applies it."),
     "recurrent_constraint": Argument("training", "As kernel_constraint."),
     "bias_constraint": Argument("training", "As kernel_constraint."),
     "embeddings_constraint": Argument("training", "As kernel_constraint."),
-    "dropout": Argument("training", "One mask on the input for all steps. A rate of 1 drops nothing in LSTM and GRU."),
+    "dropout": Argument("training", "One mask on the input for all steps. At 1, SimpleRNN drops all and LSTM nothing."),
     "recurrent_dropout": Argument("training", "One mask a gate on the state for all steps; the input's are so, too."),
     "seed": Argument("no effect", "Seed of the dropout masks, which no two frameworks draw alike."),
     "trainable": Argument("training", "Frozen stays frozen."),
@@ -73,20 +73,16 @@ ARGUMENTS: dict[str, Argument] = {
         "From a layer or input of the model, not a constant. Keras then follows no mask unless given by hand.",
     ),
     "states": Argument("carried", "Of a cell: the states of the step before."),
-    "mask": Argument(
-        "carried", "As Masking or Embedding make it and layers pass it on; a mask as an input is refused."
-    ),
+    "mask": Argument("carried", "As Masking or Embedding make it and layers pass it on, or an Input of dtype='bool'."),
     "sequences": Argument("carried", "The input, (batch, time, features)."),
     "sequence": Argument("carried", "The input of one step, (batch, features)."),
     "inputs": Argument("carried", "The input."),
     "unroll": Argument("no effect", f"{_SAME} Where it would not, backwards under a mask that zeroes, it is refused."),
     "use_cudnn": Argument("no effect", _SAME),
-    "implementation": Argument(
-        "remark", "The same outputs. In training 1 draws one dropout mask a gate where the port draws one for all."
-    ),
+    "implementation": Argument("training", "The same outputs. In training 1 draws one dropout mask a gate."),
     # layers around layers
-    "layer": Argument("carried", "What is wrapped: a recurrent layer, in TimeDistributed also Dense or Embedding."),
-    "backward_layer": Argument("carried", "Where it has the options of the forward layer; else it is refused."),
+    "layer": Argument("carried", "What is wrapped: a recurrent layer; in TimeDistributed any but Masking, and again."),
+    "backward_layer": Argument("carried", "With other options than the forward layer's, two layers and their merge."),
     "merge_mode": Argument("carried", "concat, sum, mul, ave, and None for two outputs."),
     "cell": Argument("carried", "Keras's own cells and gatewise's; others run code that cannot be read."),
     "cells": Argument("carried", "A stack in one scan becomes layers on each other, which compute the same."),
@@ -95,10 +91,10 @@ ARGUMENTS: dict[str, Argument] = {
     "mask_zero": Argument("carried", "Token 0 is masked."),
     # of every layer
     "name": Argument("carried", "Names stay, as far as Python allows them for attributes."),
-    "dtype": Argument("carried", "float32 and float64; mixed policies and quantised layers are refused."),
+    "dtype": Argument("carried", "float32 and float64; half precision becomes float32; quantised layers are refused."),
     "autocast": Argument("no effect", "Inputs of one type need no cast."),
-    "lora_rank": Argument("refused", "A second kernel is added to the first; merge it and port then."),
-    "lora_alpha": Argument("refused", "As lora_rank."),
+    "lora_rank": Argument("remark", "The low-rank kernel is merged into the other, which stays frozen."),
+    "lora_alpha": Argument("remark", "As lora_rank."),
     "quantization_config": Argument("refused", "The weights are whole numbers with a scale; port before it."),
 }
 """Argument → what becomes of it, for all classes of ``CLASSES``: a name means the same in each."""

@@ -1,5 +1,7 @@
 """Keras cells for what Keras has none for: what ``torch.nn`` and TensorFlow 1 can do, so that it has a way back.
 
+``Flip`` is a layer: Keras turns sequences round only within ``Bidirectional``.
+
 A cell runs in ``keras.layers.RNN``, also within ``Bidirectional``, and is saved and loaded as Keras's own. It is
 registered as ``gatewise>GeneralLSTMCell``: ``gatewise.load`` knows it, and ``keras.saving.load_model`` does after
 ``import gatewise_keras.cells``.
@@ -146,3 +148,40 @@ class GeneralLSTMCell(keras.layers.LSTMCell):  # type: ignore[misc]
         """Return all options, for saving."""
         own = {"projection": self.projection, "peepholes": self.peepholes, "cell_clip": self.cell_clip}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="gatewise")
+class Flip(keras.layers.Layer):  # type: ignore[misc]
+    """Turns a sequence round, its first step last.
+
+    Args:
+        values: Whether the steps are turned round.
+        mask: Whether the mask is that goes on from here.
+        **options: Those of every layer.
+
+    >>> Flip()(ops.reshape(ops.arange(3), (1, 3, 1)))[0, :, 0].numpy()
+    array([2, 1, 0], dtype=int32)
+    """
+
+    def __init__(self, values: bool = True, mask: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.values, self.mask = values, mask
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Return (batch, steps, …) in the other order of steps; the mask is for ``compute_mask``."""
+        # A copy where nothing is turned: the mask goes with the tensor, and another must not be taken for this one's.
+        return ops.flip(inputs, axis=1) if self.values else ops.copy(inputs)
+
+    def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
+        """Return the mask that goes on."""
+        return ops.flip(previous_mask, axis=1) if self.mask and previous_mask is not None else previous_mask
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape that came in."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return all options, for saving."""
+        return {**super().get_config(), "values": self.values, "mask": self.mask}

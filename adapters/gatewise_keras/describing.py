@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gatewise.core.network import Layer, Network, Rule
-from gatewise.core.spec import GRU, LSTM, RNN, Activation, Dense, Dropout, Embedding, Input, Masking, Recurrent, Spec
+from gatewise.core.network import Layer, Network, Rule, source_of
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Dense,
+    Dropout,
+    Embedding,
+    Flip,
+    Input,
+    Masking,
+    Merge,
+    Recurrent,
+    Spec,
+    is_state,
+    outputs_of,
+)
 from gatewise.errors import UnsupportedModelError
 
 CLASSES: dict[type[Spec], str] = {
@@ -23,6 +40,18 @@ CLASSES: dict[type[Spec], str] = {
     Masking: "Masking",
 }
 """The kind of a layer → Keras's class for it."""
+
+
+JOINS = {
+    "concat": "Concatenate",
+    "sum": "Add",
+    "mul": "Multiply",
+    "ave": "Average",
+    "sub": "Subtract",
+    "max": "Maximum",
+    "min": "Minimum",
+}
+"""Word of ``Merge`` → Keras's class for it."""
 
 
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
@@ -67,14 +96,16 @@ def describe(obj: Any) -> Network:
             )
         if is_cell(obj):
             return _cell_network(obj)
-        specs = _specs_of(obj)
-        batch = _batch_of(obj) if isinstance(specs[0], Recurrent) and specs[0].stateful else None
-        layers = [alone(specs[0], obj.name, batch=batch).layers[0]]
-        if isinstance(specs[0], Dense) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
-            layers = [Layer(layers[0].name, Input((specs[0].features,)))]
-        for (name, native), spec in zip(_parts(obj, {"input", "input_1"}).items(), specs, strict=True):
-            layers.append(Layer(name, spec, (layers[-1].name,), bool(native.trainable), rules=_rules(native)))
-        return Network(tuple(layers), _stack_outputs(layers[1:]) if is_stack(obj) else ())
+        laying = _laid(obj)
+        first = next((layer for layer in laying.layers if layer.spec.cell), laying.layers[0])
+        stateful = isinstance(first.spec, Recurrent) and first.spec.stateful
+        batch = _batch_of(next(iter(laying.natives.values()))) if stateful else None
+        source = alone(first.spec, obj.name, batch=batch).layers[0]
+        shape = source.spec.options()["shape"]
+        if isinstance(first.spec, Dense) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
+            shape = shape[1:]
+        shape = (None,) * first.distributed + shape
+        return Network((Layer(source.name, source.spec.replace(shape=shape)), *laying.layers), laying.outputs)
     return _Graph(obj).network()
 
 
@@ -85,7 +116,7 @@ def is_cell(obj: Any) -> bool:
 
 def _cell_network(cell: Any) -> Network:
     """Return the network of a bare cell: one step, from the input and the states to the output and the states."""
-    spec = _cell_spec(cell, cell, {"return_sequences": False})
+    spec = cell_spec(cell, cell, {"return_sequences": False})
     met = next((option for option in GENERAL if spec.options().get(option)), None)
     if met or spec.dropout or spec.recurrent_dropout:
         option = met or ("dropout" if spec.dropout else "recurrent_dropout")
@@ -103,28 +134,15 @@ def is_stack(layer: Any) -> bool:
     return type(layer) is keras.layers.RNN and type(layer.cell) is keras.layers.StackedRNNCells
 
 
-def _parts(layer: Any, taken: Collection[str] = ()) -> dict[str, Any]:
-    """Return the natives of one Keras layer by name: the layer itself, or the cells that are stacked in it."""
-    if not is_stack(layer):
-        return {layer.name: layer}
-    cells: dict[str, Any] = {}
-    for number, cell in enumerate(layer.cell.cells):
-        name = f"{layer.name}_cell_{number}"
-        while name in taken:
-            name += "_"
-        cells[name] = cell
-    return cells
+def parts(layer: Any) -> dict[str, Any]:
+    """Return the natives of one Keras layer by name: the layer itself, or the cells and directions that it runs."""
+    return {layer.name: layer} if is_cell(layer) else _laid(layer).natives
 
 
-def _stack_outputs(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Return what a stack of cells gives: the output of the last, then the states of each, as references."""
-    found = [layers[-1].name]
-    for layer in layers:
-        spec = layer.spec
-        assert isinstance(spec, Recurrent)
-        states = 2 if spec.cell == "lstm" else 1
-        found += [f"{layer.name}:{number}" for number in range(1, 1 + states)] if spec.return_state else []
-    return tuple(found)
+def is_several(layer: Any) -> bool:
+    """Say whether one Keras layer is described as several, or as one that runs on each step of another time axis."""
+    laying = _laid(layer)
+    return is_stack(layer) or len(laying.layers) > 1 or bool(laying.layers[0].distributed)
 
 
 def _batch_of(layer: Any) -> int | None:
@@ -177,11 +195,207 @@ def alone(spec: Spec, name: str = "layer", trainable: bool = True, batch: int | 
     return Network(layers)
 
 
-class _Graph:
+class _Laid(NamedTuple):
+    """What one Keras layer becomes, read alone.
+
+    Attributes:
+        layers: Its layers; what comes in is ``input``, or ``input_1`` where a layer is called so.
+        natives: Layer → Keras's own.
+        outputs: What it gives, as references; empty where that is all that the only layer gives.
+        left: What is left behind, a sentence each.
+    """
+
+    layers: tuple[Layer, ...]
+    natives: dict[str, Any]
+    outputs: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def _laid(layer: Any) -> _Laid:
+    """Return what one Keras layer becomes."""
+    source = "input" if layer.name != "input" else "input_1"
+    laying = _Laying({"input", "input_1"})
+    outputs = laying.lay(layer, layer.name, source)
+    layers = tuple(laying.layers.values())
+    several = len(layers) > 1 or is_stack(layer)
+    return _Laid(layers, laying.natives, tuple(outputs) if several else (), tuple(laying.left))
+
+
+class _Laying:
+    """Lays Keras layers out as layers of a network, one after the other.
+
+    Attributes:
+        layers: What there is so far, by name.
+        natives: Layer → Keras's own, for each that does not share its weights.
+        left: What is left behind, a sentence each.
+    """
+
+    def __init__(self, taken: Collection[str] = (), *, masks: bool = False) -> None:
+        self._masks = masks  # whether there is any mask in the model
+        self.layers: dict[str, Layer] = {}
+        self.natives: dict[str, Any] = {}
+        self.left: list[str] = []
+        self._taken = set(taken)
+        self._owners: dict[int, str] = {}
+        self._carries: dict[str, bool] = {}
+
+    def free(self, name: str, *, own: bool = False) -> str:
+        """Return the name, or it with a number where it is taken; a layer's ``own`` name is kept for it."""
+        made, number = name, 0
+        while made in self.layers or (made in self._taken and not (own and number == 0)):
+            number += 1
+            made = f"{name}_{number}"
+        return made
+
+    def carries(self, reference: str) -> bool:
+        """Say whether a mask goes with what a reference names."""
+        name, number = source_of(reference)
+        there = self.layers.get(name)
+        return self._carries.get(name, False) and not (there is not None and is_state(there.spec, number))
+
+    def add(self, name: str, spec: Spec, reads: Sequence[str], native: Any = None, **place: Any) -> str:
+        """Add one layer; return its name."""
+        layer = Layer(name, spec, tuple(reads), **place)
+        if native is not None:
+            layer = dataclasses.replace(layer, trainable=bool(native.trainable), rules=_rules(native))
+        if spec.cell and native is not None:
+            first = id(native.weights[0])
+            owner = self._owners.setdefault(first, name)
+            if owner != name:
+                _check_shared(native, spec, self.layers[owner])
+                layer = dataclasses.replace(layer, shares=owner, rules=())
+        if not layer.shares and native is not None:
+            self.natives[name] = native
+        above = bool(layer.mask) or any(map(self.carries, reads if isinstance(spec, Merge) else reads[:1]))
+        starts = isinstance(spec, Masking) or (isinstance(spec, Embedding) and spec.mask_zero)
+        ends = isinstance(spec, Recurrent) and not spec.return_sequences and not layer.distributed
+        self._carries[name] = starts or (above and not ends)
+        self.layers[name] = layer
+        return name
+
+    def lay(
+        self, layer: Any, name: str, above: str, states: Sequence[str] = (), *, called: bool = True, **place: Any
+    ) -> list[str]:
+        """Add the layers that one Keras layer is.
+
+        Args:
+            layer: It.
+            name: What to call it.
+            above: What it reads.
+            states: Its first states.
+            called: Whether Keras calls the layer, and not its code beside what adds up penalties on outputs.
+            place: What is so for each of them: ``distributed``, ``masked``, ``mask``.
+
+        Returns:
+            All that it gives, as references.
+        """
+        outputs = self._lay(layer, name, above, states, **place)
+        if called and getattr(layer, "activity_regularizer", None) is not None:
+            [last, *more] = {source_of(reference)[0] for reference in outputs}
+            rule = _activity_rule(layer)
+            if rule is None or more or isinstance(self.layers[last].spec, Dropout):
+                told = type(layer.activity_regularizer).__name__
+                self.left.append(f"{layer.name}: activity_regularizer={told} is not carried over: add it to the loss.")
+            else:
+                there = self.layers[last]
+                self.layers[last] = dataclasses.replace(there, rules=(*there.rules, rule))
+        return outputs
+
+    def _lay(self, layer: Any, name: str, above: str, states: Sequence[str], **place: Any) -> list[str]:
+        import keras
+
+        masked = place.get("masked", True) and (bool(place.get("mask")) or self.carries(above))
+        if masked:
+            _check_unrolled(layer)
+        if type(layer) is keras.layers.TimeDistributed:
+            return self._distribute(layer, name, above, **place)
+        if is_stack(layer):
+            # All uses of one stack must be alike, also where a mask comes to some alone.
+            turned = self._masks and layer.go_backwards
+            return self._stack(layer, name, above, states, turned=turned, **place)
+        if type(layer) is keras.layers.Bidirectional and not _is_alike(layer):
+            return self._directions(layer, name, above, states, **place)
+        spec = _spec_of(layer)
+        if isinstance(spec, Dropout | Activation):
+            place = place | {"distributed": 0}
+        return _all_of(self.add(name, spec, (above, *states), layer, **place), spec)
+
+    def _distribute(self, layer: Any, name: str, above: str, **place: Any) -> list[str]:
+        inner = layer.layer
+        spec = None if is_stack(inner) else _kind_of(inner)
+        if spec in (Masking, Merge):
+            why = "Within TimeDistributed it has no mask to give."
+            raise _refusal(layer, "layer", type(inner).__name__, why, "Leave TimeDistributed out.")
+        place["distributed"] = place.get("distributed", 0) + 1
+        return self.lay(inner, name, above, called=False, **place)
+
+    def _stack(
+        self, layer: Any, name: str, above: str, states: Sequence[str], *, turned: bool, **place: Any
+    ) -> list[str]:
+        """Add the cells of a stack as layers on each other, which compute the same.
+
+        The first reads backwards, and the others in the order of reading. Where there is a mask, it would not fit
+        there: the sequence is turned beforehand with its mask, and the mask is turned back behind the last.
+        """
+        rest, front = list(states), ""
+        given: list[str] = []
+        axes = {"distributed": place.get("distributed", 0)}
+        if turned:
+            above = self.add(self.free(f"{name}_turned"), Flip(), (above,), mask=place.pop("mask", ""), **axes)
+        specs = _stack_specs(layer, turned=turned)
+        for number, (spec, cell) in enumerate(zip(specs, layer.cell.cells, strict=True)):
+            own = [rest.pop(0) for _ in range(state_count(spec))] if states else []
+            front, *last = _all_of(
+                self.add(self.free(f"{name}_cell_{number}"), spec, (above, *own), cell, **place), spec
+            )
+            above, given = front, [*given, *last]
+        if turned and layer.return_sequences:
+            front = self.add(self.free(f"{name}_turned"), Flip(values=False), (front,), **axes)
+        return [front, *given]
+
+    def _directions(self, layer: Any, name: str, above: str, states: Sequence[str], **place: Any) -> list[str]:
+        """Add two directions that compute unlike as two layers, and what makes one output of theirs."""
+        counts = [sum(map(state_count, specs_of(one))) for one in (layer.forward_layer, layer.backward_layer)]
+        if layer.return_state and counts[0] != counts[1]:
+            why = f"The directions have {counts[0]} and {counts[1]} states, and Keras takes them to have as many."
+            raise _refusal(layer, "return_state", True, why, "Use two layers, or cells with as many states.")
+        forward = self.lay(layer.forward_layer, self.free(f"{name}_forward"), above, states[: counts[0]], **place)
+        backward = self.lay(layer.backward_layer, self.free(f"{name}_backward"), above, states[counts[0] :], **place)
+        other, axes = backward[0], {"distributed": place.get("distributed", 0)}
+        if layer.return_sequences:
+            other = self.add(self.free(f"{name}_turned"), Flip(mask=False), (other,), **axes)
+        front = [forward[0], other]
+        if layer.merge_mode is not None:
+            front = [self.add(name, Merge(layer.merge_mode), front)]
+        return [*front, *forward[1:], *backward[1:]]
+
+
+def _all_of(name: str, spec: Spec) -> list[str]:
+    """Return all that a layer gives, as references."""
+    return [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
+
+
+def _check_shared(native: Any, spec: Spec, owner: Layer) -> None:
+    """Refuse what cannot be said by layers that share weights."""
+    if isinstance(spec, Recurrent) and spec.stateful:
+        why = f"It has the weights of {owner.name!r}, and states that go on from one use to the next."
+        raise _refusal(native, "stateful", True, why, "Use stateful=False, or two layers.")
+    if spec != owner.spec:
+        why = f"Its weights are those of {owner.name!r}, with other options: {spec} and {owner.spec}."
+        raise _refusal(native, "cell", type(native).__name__, why, "Share a whole layer, or give each its own cell.")
+
+
+class _Graph(_Laying):
     """A Functional or Sequential model, read from its outputs back to its inputs."""
 
     def __init__(self, model: Any) -> None:
+        masks = any(
+            _kind_of(layer) is Masking or getattr(layer, "mask_zero", False) or getattr(layer, "dtype", "") == "bool"
+            for layer in model._flatten_layers()
+        )
+        super().__init__({layer.name for layer in model.layers}, masks=masks)
         self.model = model
+        self._own = set(map(id, model.layers))
         try:
             self.inputs, self.outputs = list(model.inputs), model.outputs
         except (AttributeError, ValueError):
@@ -195,12 +409,6 @@ class _Graph:
                 if sequential
                 else "Write it as a Functional model; a subclass runs code that cannot be read.",
             )
-        levels = getattr(model, "_functional", model)._nodes_by_depth
-        self.nodes = [node for level in levels.values() for node in level]
-        self.layers: dict[str, Layer] = {}
-        self.natives: dict[str, Any] = {}
-        self.stacks: dict[str, tuple[str, ...]] = {}  # a stack of cells → what it gives
-        self.seen: set[str] = set()
 
     def network(self) -> Network:
         import keras
@@ -213,95 +421,105 @@ class _Graph:
             else:
                 flat.append(tensor)
         flat += [state for row in zip(*states, strict=True) for state in row]
-        return Network(tuple(self._ordered(flat)), tuple(self.reference(tensor) for tensor in flat))
+        scope: _Scope = {}
+        for tensor in self.inputs:
+            self.visit(tensor, scope)
+        outputs = tuple(self.visit(tensor, scope) for tensor in flat)
+        return Network(tuple(self.layers.values()), outputs)
 
-    def _ordered(self, outputs: list[Any]) -> list[Layer]:
-        for tensor in [*self.inputs, *outputs]:
-            self.visit(tensor)
-        return list(self.layers.values())
+    def visit(self, tensor: Any, scope: _Scope) -> str:
+        """Add the layer that makes a tensor, after those that it reads; return what gives the tensor, as a reference.
 
-    def reference(self, tensor: Any) -> str:
-        operation, _, index = tensor._keras_history
-        if operation.name in self.stacks:
-            return str(self.stacks[operation.name][index])
-        return f"{operation.name}:{index}" if index else str(operation.name)
-
-    def visit(self, tensor: Any) -> None:
-        """Add the layer that makes a tensor, after those that it reads."""
+        Args:
+            tensor: A symbolic tensor of this model, or of a model within it.
+            scope: What each use of a layer gives, within that model. A layer that is used twice has two uses.
+        """
         import keras
 
-        operation, node, _ = tensor._keras_history
-        if operation.name in self.seen:
-            return
-        self.seen.add(operation.name)
-        # A layer also keeps the nodes of other models, and of earlier builds of this one.
-        uses = sum(any(used is node for node in self.nodes) for used in operation._inbound_nodes)
-        if uses > 1:
-            raise UnsupportedModelError(
-                f"Layer {operation.name!r} is used {uses} times.",
-                f"{self.model.name}: each layer is used once.",
-                "Give each use a layer of its own.",
-            )
-        sources = self.sources_of(operation, operation._inbound_nodes[node].arguments)
-        if isinstance(operation, keras.layers.InputLayer):
-            specs: list[Spec] = [self.input_of(operation)]
+        operation, node, index = tensor._keras_history
+        use = id(operation), node
+        if use in scope:
+            return str(scope[use][index])
+        sources, states, place = self.read(operation, operation._inbound_nodes[node].arguments)
+        reads = [self.visit(source, scope) for source in sources]
+        first = [self.visit(state, scope) for state in states]
+        if "mask" in place:
+            place["mask"] = self.visit(place["mask"], scope)
+        if isinstance(operation, keras.Model):
+            scope[use] = self.within(operation, reads)
         else:
-            specs = _specs_of(operation)
-        if len(specs) > 1 and operation.go_backwards and getattr(sources[0], "_keras_mask", None) is not None:
-            why = "Only the first cell reads from the end, and the mask would have to be turned for the others."
-            raise _refusal(operation, "go_backwards", True, why, "Leave out the mask, or stack layers.")
-        for source in sources:
-            self.visit(source)
-        above, *states = map(self.reference, sources) if sources else [""]
-        # Keras hands a mask on by itself only to a layer that is called on one tensor and nothing else.
-        given = operation._inbound_nodes[node].arguments.kwargs
-        if sources and getattr(sources[0], "_keras_mask", None) is not None:
-            _check_unrolled(operation)
-        masked = not states or any(part is not None for part in keras.tree.flatten(given.get("mask")))
-        distributed = isinstance(operation, keras.layers.TimeDistributed)
-        names = {layer.name for layer in self.model.layers if layer is not operation}
-        for (name, native), spec in zip(_parts(operation, names).items(), specs, strict=True):
-            own = [states.pop(0) for _ in range(state_count(spec))] if states else []
-            reads = (above, *own) if above else ()
-            self.natives[name] = native
-            place = bool(native.trainable), distributed, _rules(native)
-            self.layers[name] = Layer(name, spec, reads, *place, masked=masked)
-            above = name
-        if is_stack(operation):
-            self.stacks[operation.name] = _stack_outputs([self.layers[name] for name in _parts(operation, names)])
+            name = self.free(operation.name, own=id(operation) in self._own)
+            scope[use] = self.put(operation, name, reads, first, sources, place)
+        return str(scope[use][index])
 
-    def sources_of(self, operation: Any, arguments: Any) -> list[Any]:
-        """Return the tensors that a layer reads: its input, and behind it the first states of a recurrent layer.
+    def put(
+        self, operation: Any, name: str, reads: list[str], states: list[str], sources: list[Any], place: dict[str, Any]
+    ) -> list[str]:
+        """Add what one use of a Keras layer becomes; return all that it gives."""
+        import keras
 
-        A mask that Keras passes on by itself is not one of them.
+        if isinstance(operation, keras.layers.InputLayer):
+            return [self.add(name, self.input_of(operation), ())]
+        if type(operation).__name__ in JOINS.values() and isinstance(operation, keras.layers.Layer):
+            return [self.add(name, _merge_of(operation, len(sources[0].shape)), reads)]
+        outputs = self.lay(operation, name, reads[0], states, **place)
+        for spec, axes in (
+            (self.layers[source_of(each)[0]].spec, self.layers[source_of(each)[0]].distributed) for each in outputs
+        ):
+            if spec.options().get("stateful") and None in sources[0].shape[1 : 1 + axes]:
+                why = "Within TimeDistributed its states go on from one outer step to the next, and Keras runs them at once."
+                raise _refusal(operation, "stateful", True, why, "Give the Input the number of outer steps.")
+        return outputs
+
+    def within(self, model: Any, reads: list[str]) -> list[str]:
+        """Add what a model within this one becomes, its layers between those around it."""
+        import keras
+
+        graph, scope = _Graph(model), {}
+        for tensor, reference in zip(graph.inputs, reads, strict=True):
+            operation, node, _ = tensor._keras_history
+            scope[id(operation), node] = [reference]
+        return [self.visit(tensor, scope) for tensor in keras.tree.flatten(graph.outputs)]
+
+    def read(self, operation: Any, arguments: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
+        """Return the tensors that one use of a layer reads, its first states, and what is so for its layers.
+
+        A mask that Keras passes on by itself is neither.
         """
         import keras
 
         if not arguments.args:
-            return []
+            return [], [], {}
         there = {name: keras.tree.flatten(value) for name, value in arguments.kwargs.items()}
         given = {name: arguments.kwargs[name] for name, parts in there.items() if any(x is not None for x in parts)}
-        mask, states = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
+        mask, first = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
-        sources: list[Any] = keras.tree.flatten(arguments.args) + states
+        sources: list[Any] = keras.tree.flatten(arguments.args) + first
         recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
+        several = isinstance(operation, keras.Model) or type(operation).__name__ in JOINS.values()
+        by_hand = mask is not None and not _is_same(mask, automatic)
         what = ""
-        if mask is not None and mask is not automatic:
-            what = "a second input as mask"
+        if by_hand and not ((recurrent or type(operation).__name__ == "Flip") and _is_mask_input(mask)):
+            what = "a mask that is made by other means"
         elif not all(isinstance(source, keras.KerasTensor) for source in sources):
             what = "a constant"
         elif recurrent and len(sources) > 1:
-            expected = sum(map(state_count, _specs_of(operation)))
+            expected = sum(map(state_count, specs_of(operation)))
             what = f"{len(sources) - 1} first states and has {expected}" if len(sources) - 1 != expected else ""
-        elif len(sources) > 1:
+        elif len(sources) > 1 and not several:
             what = f"{len(sources)} tensors"
         if what:
             raise UnsupportedModelError(
                 f"Layer {operation.name!r} ({type(operation).__name__}) reads {what}, which is not supported.",
-                "A layer reads one tensor, a recurrent one first states, too; masks come from Masking or Embedding.",
+                "A layer reads one tensor, a recurrent one first states, too; masks come from Masking, Embedding or an "
+                "Input of dtype='bool'.",
                 "Leave the second input out of the model and do it around the port.",
             )
-        return sources
+        # Keras hands a mask on by itself only to a layer that is called on one tensor and nothing else.
+        place: dict[str, Any] = {"masked": not recurrent or len(sources) == 1 or mask is not None}
+        if by_hand:
+            place["mask"] = mask
+        return (sources[:1], sources[1:], place) if recurrent else (sources, [], place)
 
     def input_of(self, layer: Any) -> Input:
         import keras
@@ -311,7 +529,56 @@ class _Graph:
         # What reads the input decides whether it holds tokens: an Embedding is often fed by a float Input.
         readers = [node.operation for node in layer._outbound_nodes]
         integer = "int" in kind or any(isinstance(reader, keras.layers.Embedding) for reader in readers)
-        return Input(tuple(shape), integer=integer, batch=batch)
+        return Input(tuple(shape), integer=integer, batch=batch, boolean=kind == "bool")
+
+
+_Scope = dict[tuple[int, int], list[str]]
+"""A layer and the number of its use → what that use gives, as references."""
+
+
+def _is_mask_input(tensor: Any) -> bool:
+    """Say whether a tensor is an input of the model that holds a mask."""
+    import keras
+
+    if not isinstance(tensor, keras.KerasTensor):
+        return False
+    kind = keras.backend.standardize_dtype(tensor.dtype)
+    return isinstance(tensor._keras_history.operation, keras.layers.InputLayer) and kind == "bool"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Say whether two symbolic tensors are one, or come from the same by the same operations.
+
+    A model from a file holds the operations that made its masks, and makes them once more when it is built.
+    """
+    import keras
+
+    if one is other or not (isinstance(one, keras.KerasTensor) and isinstance(other, keras.KerasTensor)):
+        return one is other or (type(one) is type(other) and not isinstance(one, keras.KerasTensor) and one == other)
+    (first, place, index), (second, there, at) = one._keras_history, other._keras_history
+    if first is second:
+        return bool((place, index) == (there, at))
+    if isinstance(first, keras.layers.Layer) or type(first) is not type(second) or index != at:
+        return False
+    ours, theirs = first._inbound_nodes[place].arguments, second._inbound_nodes[there].arguments
+    pairs = [keras.tree.flatten((each.args, each.kwargs)) for each in (ours, theirs)]
+    options = [{key: value for key, value in vars(each).items() if _is_plain(key, value)} for each in (first, second)]
+    return len(pairs[0]) == len(pairs[1]) and options[0] == options[1] and all(map(_is_same, *pairs))
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    return not name.startswith("_") and name != "name" and isinstance(value, int | float | str | tuple | list | None)
+
+
+def _merge_of(layer: Any, rank: int) -> Merge:
+    """Return the spec of a layer that makes one tensor of several, of so many axes each."""
+    word = next(word for word, name in JOINS.items() if name == type(layer).__name__)
+    if word != "concat":
+        return Merge(word)
+    axis = layer.axis % rank
+    if not axis:
+        raise _refusal(layer, "axis", layer.axis, "It lays the batches end to end.", "Give another axis.")
+    return Merge(axis=-1 if axis == rank - 1 else axis)
 
 
 def _rows(tensor: Any) -> list[Any]:
@@ -342,30 +609,46 @@ def _check_unrolled(layer: Any) -> None:
             raise _refusal(layer, "unroll", True, why, "Use unroll=False, which zeroes the steps that are masked.")
 
 
-def _specs_of(layer: Any) -> list[Spec]:
-    """Return the spec of one Keras layer, or one for each cell where several are stacked in it.
+def specs_of(layer: Any) -> list[Spec]:
+    """Return the spec of one Keras layer, or one for each cell or direction that it runs."""
+    laid = _laid(layer)
+    weighted: list[Spec] = [each.spec for each in laid.layers if each.spec.cell]
+    return weighted or [laid.layers[0].spec]
+
+
+def _stack_specs(layer: Any, *, turned: bool) -> list[Recurrent]:
+    """Return a spec for each cell that is stacked in one layer.
 
     A stack within one scan computes what layers on each other compute: only the first reads backwards, only the last
     may leave out the sequence, and a masked step is one to all.
+
+    Args:
+        layer: The layer.
+        turned: Whether what the first reads is turned beforehand.
     """
-    if not is_stack(layer):
-        return [_spec_of(layer)]
     _check_built(layer)
     if layer.stateful:
         why = "Keras itself cannot reset the states of stacked cells."
         raise _refusal(layer, "stateful", True, why, "Give each cell a layer of its own, RNN(cell, stateful=True).")
-    specs: list[Spec] = []
+    specs: list[Recurrent] = []
     cells = layer.cell.cells
     for number, cell in enumerate(cells):
         last = number == len(cells) - 1
         options = {
             "return_sequences": layer.return_sequences or not last,
             "return_state": layer.return_state,
-            "go_backwards": layer.go_backwards and number == 0,
+            "go_backwards": layer.go_backwards and number == 0 and not turned,
             "zero_output_for_mask": layer.zero_output_for_mask and last,
         }
-        specs.append(_cell_spec(cell, layer, options))
+        specs.append(cell_spec(cell, layer, options))
     return specs
+
+
+def _kind_of(layer: Any) -> type[Spec] | None:
+    """Return the kind of a layer by its class alone, or None."""
+    import keras
+
+    return next((kind for kind, name in CLASSES.items() if type(layer) is getattr(keras.layers, name)), None)
 
 
 def _spec_of(layer: Any) -> Spec:
@@ -373,25 +656,13 @@ def _spec_of(layer: Any) -> Spec:
     import keras
 
     kinds = {getattr(keras.layers, name): kind for kind, name in CLASSES.items()}
-    if type(layer) is keras.layers.TimeDistributed:
-        if type(layer.layer) is keras.layers.TimeDistributed or not _spec_of(layer.layer).cell:
-            inner = type(layer.layer).__name__
-            raise _refusal(
-                layer, "layer", inner, "TimeDistributed is supported around layers with weights.", "Leave it out."
-            )
-        held = _spec_of(layer.layer)
-        if isinstance(held, Recurrent) and held.stateful:
-            why = "Within TimeDistributed its states go on from one outer step to the next."
-            raise _refusal(layer.layer, "stateful", True, why, "Use stateful=False.")
-        return held
     if type(layer) is keras.layers.RNN:
         _check_built(layer)
-        if is_stack(layer):
-            why = "Within Bidirectional or TimeDistributed a stack of cells runs as one, which layers cannot do."
-            raise _refusal(layer, "cell", type(layer.cell).__name__, why, "Stack layers, each Bidirectional.")
-        return _cell_spec(layer.cell, layer, _layer_options(layer))
+        return cell_spec(layer.cell, layer, _layer_options(layer))
     if type(layer) is keras.layers.Bidirectional:
         return _bidirectional(layer)
+    if type(layer).__name__ == "Flip" and type(layer).__module__ == "gatewise_keras.cells":
+        return Flip(layer.values, layer.mask)
     if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
         return Activation("relu")
     if type(layer) not in kinds:
@@ -402,7 +673,7 @@ def _spec_of(layer: Any) -> Spec:
     kind = kinds[type(layer)]
     if issubclass(kind, Recurrent):
         _check_built(layer)
-        return _cell_spec(layer.cell, layer, _layer_options(layer))
+        return cell_spec(layer.cell, layer, _layer_options(layer))
     if kind is Dense:
         _check_built(layer)
         return Dense(
@@ -427,7 +698,7 @@ def _layer_options(layer: Any) -> dict[str, Any]:
     return {name: bool(getattr(layer, name)) for name in names}
 
 
-def _cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
+def cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
     """Return the spec of a layer that runs one cell.
 
     Args:
@@ -445,12 +716,11 @@ def _cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
     options = options | {"bias": cell.use_bias, "activation": _activation(cell, "activation", layer)}
     for name in ("dropout", "recurrent_dropout"):
         rate = float(getattr(cell, name))
-        if rate == 1 and kind is RNN:
-            way_out = "Give a rate below 1."
-            raise _refusal(layer, name, rate, "At a rate of 1 all is dropped, and nothing trains.", way_out)
-        # Keras's LSTM and GRU drop only at rates strictly between 0 and 1.
-        options[name] = 0.0 if rate == 1 else rate
+        # Keras's LSTM and GRU drop only at rates strictly between 0 and 1; its SimpleRNN drops all at 1.
+        options[name] = 0.0 if rate == 1 and kind is not RNN else rate
     if kind is not RNN:
+        if getattr(cell, "dropout_mask_count", None) and options["dropout"] and not options["recurrent_dropout"]:
+            options["dropout_masks"] = "gate"  # implementation=1
         options["recurrent_activation"] = _activation(cell, "recurrent_activation", layer)
     if kind is GRU:
         options["reset"] = "after" if cell.reset_after else "before"
@@ -459,22 +729,29 @@ def _cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
     return kind(int(cell.kernel.shape[0]), int(cell.units), **options)
 
 
-def _bidirectional(layer: Any) -> Spec:
+def _check_directions(layer: Any) -> None:
+    import keras
+
+    for one in (layer.forward_layer, layer.backward_layer):
+        if not isinstance(one, keras.layers.RNN):
+            why = "Bidirectional is supported around LSTM, GRU, SimpleRNN and RNN."
+            raise _refusal(layer, "layer", type(one).__name__, why, "Leave it out.")
+
+
+def _is_alike(layer: Any) -> bool:
+    """Say whether both directions of a layer compute alike, so that they are one layer of a network."""
+    _check_directions(layer)
     forward, backward = layer.forward_layer, layer.backward_layer
-    spec = _spec_of(forward)
-    if not isinstance(spec, Recurrent):
-        raise _refusal(
-            layer,
-            "layer",
-            type(forward).__name__,
-            "Bidirectional is supported around LSTM, GRU, SimpleRNN and RNN of one cell.",
-            "Leave it out.",
-        )
-    other = _spec_of(backward)
-    if other != spec.replace(go_backwards=not spec.go_backwards):
-        raise _refusal(
-            layer, "backward_layer", backward.name, f"The two directions differ: {spec} and {other}.", "Use two layers."
-        )
+    if any(is_stack(one) or one.activity_regularizer is not None for one in (forward, backward)):
+        return False
+    spec, other = _spec_of(forward), _spec_of(backward)
+    turned = spec.replace(go_backwards=not spec.options()["go_backwards"])
+    return other == turned and [*_all_rules(forward)] == [*_all_rules(backward)]
+
+
+def _bidirectional(layer: Any) -> Spec:
+    spec = _spec_of(layer.forward_layer)
+    assert isinstance(spec, Recurrent)
     both: dict[str, Any] = {"bidirectional": True, "merge": layer.merge_mode}
     if spec.return_sequences:
         # Bidirectional forces this on its copies; it is their option, and not one that a person chose.
@@ -528,18 +805,16 @@ def _check_built(layer: Any) -> None:
 
 def _check_dtype(layer: Any) -> None:
     policy = layer.dtype_policy
-    if policy.compute_dtype != policy.variable_dtype:
-        why = f"It stores {policy.variable_dtype} and computes in {policy.compute_dtype}."
-        raise _refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
-    if policy.variable_dtype not in ("float32", "float64"):
-        why = "Weights of float32 and float64 are supported."
-        raise _refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
     if getattr(layer, "quantization_mode", None) is not None:
-        why = "Its weights are whole numbers with a scale."
+        why = "Its weights are whole numbers with a scale, and its inputs are rounded to such at every call."
         raise _refusal(layer, "quantization", layer.quantization_mode, why, "Port the model before it is quantised.")
-    if getattr(layer, "lora_enabled", False):
-        why = "A second, low-rank kernel is added to its own."
-        raise _refusal(layer, "lora_rank", layer.lora_rank, why, "Merge it: set the kernel of a layer without LoRA.")
+    if policy.variable_dtype not in ("float64", "float32", *HALVES):
+        why = "Weights of float64, float32, float16 and bfloat16 are supported."
+        raise _refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
+
+
+HALVES = ("float16", "bfloat16")
+"""Types that a layer may compute in, and perhaps keep its weights in; a port has float32."""
 
 
 def _rules(layer: Any) -> tuple[Rule, ...]:
@@ -555,12 +830,8 @@ def _all_rules(layer: Any) -> Iterator[Rule | str]:
         yield from _all_rules(layer.layer)
         return
     if isinstance(layer, keras.layers.Bidirectional):
-        yield from (one := list(_all_rules(layer.forward_layer)))
-        if one != list(_all_rules(layer.backward_layer)):
-            yield "the regularizers and constraints of backward_layer, which are not those of the forward one"
+        yield from _all_rules(layer.forward_layer)
         return
-    if getattr(layer, "activity_regularizer", None) is not None:
-        yield f"activity_regularizer={type(layer.activity_regularizer).__name__}"
     owner = getattr(layer, "cell", layer)
     for weight, prefix in WEIGHTS.items():
         for kind, word, home in (
@@ -574,9 +845,22 @@ def _all_rules(layer: Any) -> Iterator[Rule | str]:
             if getattr(home, name, None) is not type(met):
                 yield f"{prefix}_{word}={getattr(met, '__name__', name)}"
                 continue
-            settings = sorted(met.get_config().items())
-            frozen = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings)
-            yield Rule(kind, weight, name, frozen)
+            yield Rule(kind, weight, name, _settings(met))
+
+
+def _activity_rule(layer: Any) -> Rule | None:
+    """Return the penalty on what a layer gives; None where it has no name elsewhere."""
+    import keras
+
+    met = layer.activity_regularizer
+    name = type(met).__name__
+    known = getattr(keras.regularizers, name, None) is type(met)
+    return Rule("activity", "output", name, _settings(met)) if known else None
+
+
+def _settings(met: Any) -> tuple[tuple[str, Any], ...]:
+    settings = sorted(met.get_config().items())
+    return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings)
 
 
 def remarks(obj: Any) -> list[str]:
@@ -585,13 +869,22 @@ def remarks(obj: Any) -> list[str]:
 
     said = []
     parts = obj._flatten_layers(recursive=isinstance(obj, keras.Model)) if isinstance(obj, keras.layers.Layer) else []
+    policies = sorted({layer.dtype_policy.name for layer in parts if layer.dtype_policy.compute_dtype in HALVES})
+    if policies:
+        said.append(f"{', '.join(policies)}: the port keeps its weights in float32, and computes in float32.")
     for layer in parts:
+        if getattr(layer, "lora_enabled", False):
+            word = "its low-rank kernel is merged into the other, which is frozen, as it was"
+            said.append(f"{layer.name}: lora_rank={layer.lora_rank}: {word}.")
         for told in _all_rules(layer):
             if isinstance(told, str):
                 said.append(f"{layer.name}: {told} acts in training alone and is not carried over.")
-        cell: Any = getattr(layer, "cell", None)
-        if getattr(cell, "implementation", 2) == 1 and cell.dropout and not cell.recurrent_dropout:
-            said.append(f"{layer.name}: implementation=1 draws a dropout mask a gate, and the port one for all gates.")
+    if isinstance(obj, keras.Model):
+        graph = _Graph(obj)
+        graph.network()
+        said += graph.left
+    elif not is_cell(obj):
+        said += _laid(obj).left
     return list(dict.fromkeys(said))
 
 
@@ -600,7 +893,7 @@ def natives(obj: Any) -> dict[str, Any]:
     import keras
 
     if not isinstance(obj, keras.Model):
-        return _parts(obj, {"input", "input_1"})
+        return parts(obj)
     graph = _Graph(obj)
     graph.network()
     return graph.natives

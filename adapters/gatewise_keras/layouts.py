@@ -120,6 +120,25 @@ EMBEDDING = Layout(
     source="keras-team/keras keras/src/layers/core/embedding.py, Embedding.build",
     verified="live",
 )
+BATCH_NORM = Layout(
+    "keras:BatchNormalization",
+    cell="batchnorm",
+    tensors={
+        "gamma": "scale: features",
+        "beta": "shift: features",
+        "moving_mean": "mean: features",
+        "moving_variance": "variance: features",
+    },
+    source="keras-team/keras keras/src/layers/normalization/batch_normalization.py, BatchNormalization.build",
+    verified="live",
+)
+LAYER_NORM = Layout(
+    "keras:LayerNormalization",
+    cell="layernorm",
+    tensors={"gamma": "scale: features", "beta": "shift: features"},
+    source="keras-team/keras keras/src/layers/normalization/layer_normalization.py, LayerNormalization.build",
+    verified="live",
+)
 
 DEFAULTS = defaults(
     f"{_RNN}/lstm.py, class LSTM, section Args",
@@ -146,27 +165,28 @@ LIMITS = (
     Limit("cell", "a class of your own", "impossible", "Its code cannot be read."),
     Limit("unroll", "with go_backwards and zero_output_for_mask, masked", "theirs", "Keras zeroes the wrong steps."),
     Limit("cell", "a stack of cells, stateful", "theirs", "Keras cannot reset the states of stacked cells."),
-    Limit("cell", "a stack of cells in Bidirectional or TimeDistributed", "ours", "Each direction's stack runs alone."),
-    Limit("cell", "a stack of cells, go_backwards under a mask", "ours", "The mask would have to be turned."),
-    Limit("backward_layer", "with other options", "ours", "Both directions of a layer compute alike."),
-    Limit("stateful", "within TimeDistributed", "ours", "The states would go from one outer step to the next."),
-    Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
-    Limit("layer", "TimeDistributed in TimeDistributed, or around no weights", "ours", "One more time axis is known."),
-    Limit("initial_state", "a constant", "ours", "First states come from a layer or an input."),
-    Limit("mask", "a second input", "ours", "Masks come from Masking or Embedding."),
-    Limit("dropout", "1 in SimpleRNN", "ours", "All is dropped, and nothing trains."),
-    Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
     Limit(
-        "implementation",
-        "1, with dropout in training",
-        "ours",
-        "One mask is drawn for all gates, and not one for each.",
+        "backward_layer", "with fewer or more states, which are asked for", "theirs", "Keras takes them to be as many."
     ),
-    Limit("activity_regularizer", "any", "ours", "Left behind with a remark: add it to the loss."),
+    Limit("stateful", "in TimeDistributed, steps not known", "theirs", "Keras runs all steps at once, from one state."),
+    Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
+    Limit("layer", "Masking in TimeDistributed", "theirs", "The mask that it makes is lost there."),
+    Limit("initial_state", "a constant", "ours", "First states come from a layer or an input."),
+    Limit("mask", "made by a function", "ours", "Masks come from Masking, Embedding or an Input of booleans."),
+    Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
+    Limit("implementation", "1, in a file", "theirs", "Keras does not write it, nor copy it into Bidirectional."),
+    Limit(
+        "activity_regularizer",
+        "of Dropout, or of a layer whose states are those of several",
+        "ours",
+        "Left behind with a remark: add it to the loss.",
+    ),
     Limit("kernel_regularizer", "a class or function of your own", "impossible", "Left behind with a remark."),
-    Limit("dtype", "mixed policies, float8, int8", "ours", "One type for weights and computing is known."),
-    Limit("lora_rank", "any", "ours", "A second, low-rank kernel is not read."),
-    Limit("a layer used twice", "any", "ours", "Each layer of a network is used once."),
+    Limit("dtype", "int8, int4, float8", "theirs", "Inputs are rounded at every call, too, as nn.Linear cannot."),
+    Limit("dtype", "float16, bfloat16, mixed policies", "theirs", "Ported in float32, with a remark: it rounds less."),
+    Limit("lora_rank", "any", "theirs", "Merged, with a remark: torch has no second, low-rank kernel."),
+    Limit("a layer used twice", "stateful", "ours", "The states would go from one use to the next."),
+    Limit("a cell used twice", "by layers with other options", "ours", "One layer has one set of options."),
 )
 """What a port from Keras refuses, or leaves behind with a remark."""
 
@@ -176,7 +196,7 @@ FRAMEWORK = Framework(
     ("keras", "tensorflow"),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM),
     ),
     DEFAULTS,
     LIMITS,

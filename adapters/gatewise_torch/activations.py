@@ -22,6 +22,7 @@ from gatewise.errors import SpecError, nearest
 
 Function = Callable[[Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor], Tensor]
+SlopeInto = Callable[[Tensor, Tensor, Tensor], object]
 
 _aten: Any = torch.ops.aten
 # Overloads are named, and F is used where it can: looking them up at every call is half the price of a small one.
@@ -42,6 +43,7 @@ class Activation:
         slope: From a gradient and the *output* to the gradient of the input, element by element, or None where the
             output does not tell: then only the plain loop can train it.
         across: Whether it acts across the units of a gate, so that gates must be kept apart.
+        slope_into: The slope, written into a third tensor, or None.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Activation:
     in_place: Callable[[Tensor], object] | None = None
     slope: Slope | None = None
     across: bool = False
+    slope_into: SlopeInto | None = None
 
     @property
     def known(self) -> bool:
@@ -64,6 +67,22 @@ def _bounded(scale: float, low: float, high: float) -> Slope:
         return inside if scale == 1.0 else inside.mul_(scale)
 
     return slope
+
+
+def _bounded_into(scale: float, low: float, high: float) -> SlopeInto:
+    """The same, written into a third tensor."""
+    write = _aten.hardtanh_backward.grad_input
+
+    def slope_into(grad: Tensor, y: Tensor, out: Tensor) -> None:
+        write(grad, y, low, high, grad_input=out)
+        if scale != 1.0:
+            out.mul_(scale)
+
+    return slope_into
+
+
+def _into(write: Any, *options: Any) -> SlopeInto:
+    return lambda grad, y, out: write(grad, y, *options, grad_input=out)
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -102,20 +121,42 @@ def _hard_sigmoid_02(x: Tensor) -> Tensor:
 def _table() -> dict[str, Activation]:
     listed = [
         Activation("linear", lambda x: x, lambda x: x, lambda g, y: g.clone()),
-        Activation("tanh", torch.tanh, torch.tanh_, _aten.tanh_backward.default),
-        Activation("sigmoid", torch.sigmoid, torch.sigmoid_, _aten.sigmoid_backward.default),
-        Activation("relu", torch.relu, torch.relu_, lambda g, y: _threshold_backward(g, y, 0)),
+        Activation(
+            "tanh",
+            torch.tanh,
+            torch.tanh_,
+            _aten.tanh_backward.default,
+            slope_into=_into(_aten.tanh_backward.grad_input),
+        ),
+        Activation(
+            "sigmoid",
+            torch.sigmoid,
+            torch.sigmoid_,
+            _aten.sigmoid_backward.default,
+            slope_into=_into(_aten.sigmoid_backward.grad_input),
+        ),
+        Activation(
+            "relu",
+            torch.relu,
+            torch.relu_,
+            lambda g, y: _threshold_backward(g, y, 0),
+            slope_into=_into(_aten.threshold_backward.grad_input, 0),
+        ),
         Activation(
             "hard_sigmoid",
             _hard_sigmoid,
-            partial(F.hardsigmoid, inplace=True),
+            getattr(
+                torch._C._nn, "hardsigmoid_", partial(F.hardsigmoid, inplace=True)
+            ),  # for small layers: F costs more
             _bounded(1 / 6, 0.0, 1.0),
+            slope_into=_bounded_into(1 / 6, 0.0, 1.0),
         ),
         Activation(
             "hard_sigmoid_02",
             _hard_sigmoid_02,
             lambda x: x.mul_(0.2).add_(0.5).clamp_(0.0, 1.0),
             _bounded(0.2, 0.0, 1.0),
+            slope_into=_bounded_into(0.2, 0.0, 1.0),
         ),
         Activation("relu6", F.relu6, partial(F.relu6, inplace=True), _bounded(1.0, 0.0, 6.0)),
         Activation("elu", F.elu, partial(F.elu, inplace=True), lambda g, y: _elu_backward(g, 1.0, 1.0, 1.0, True, y)),

@@ -23,6 +23,8 @@ from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL,
 if TYPE_CHECKING:
     import torch
 
+    from gatewise.core.inventory import Inventory
+
 KINDS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 
 ADAMS = {"epsilon": "torch.optim.Adam", "epsilon-hat": "gatewise_torch.KerasAdam"}
@@ -167,9 +169,8 @@ def describe(obj: Any) -> Network:
     if isinstance(obj, Model):
         return _with_frozen(obj)
     name, trainable = type(obj).__name__.lower(), any(parameter.requires_grad for parameter in obj.parameters())
-    general = type(obj).__module__ == "gatewise_torch.modules" and type(obj).__name__ in KINDS
-    if type(obj) in (nn.LSTM, nn.GRU, nn.RNN) or general:
-        spec = _spec_of(obj)
+    if type(obj) in (nn.LSTM, nn.GRU, nn.RNN) or is_general(obj):
+        spec = recurrent_spec(obj)
         kept = getattr(obj, "_kept", None)
         batch = kept[0].shape[1] if spec.stateful and kept else None
         return _pair(Input((None, spec.features), batch=batch), Layer(name, spec, ("input",), trainable))
@@ -216,7 +217,12 @@ def _with_frozen(model: Any) -> Network:
     return Network(tuple(layers), model.network.outputs)
 
 
-def _spec_of(obj: Any) -> Recurrent:
+def is_general(obj: Any) -> bool:
+    """Say whether a module is one of the general layers of ``gatewise_torch``."""
+    return type(obj).__module__ == "gatewise_torch.modules" and type(obj).__name__ in KINDS
+
+
+def recurrent_spec(obj: Any) -> Recurrent:
     """Return the spec of torch's own recurrent layers, and of the general ones."""
     name = type(obj).__name__
     options: dict[str, Any] = {
@@ -233,7 +239,7 @@ def _spec_of(obj: Any) -> Recurrent:
         return KINDS[name](obj.input_size, obj.hidden_size, **options)
     names = (
         "activation recurrent_activation reset recurrent_dropout go_backwards merge return_sequences return_state "
-        "stateful zero_output_for_mask peepholes cell_clip"
+        "stateful zero_output_for_mask peepholes cell_clip dropout_masks"
     ).split()
     known = KINDS[name].__dataclass_fields__
     options |= {option: getattr(obj, option) for option in names if option in known}
@@ -251,7 +257,11 @@ def natives(obj: Any) -> dict[str, Any]:
     """Return the layers of an object by the names that ``describe`` gives them."""
     network = describe(obj)
     if hasattr(obj, "native"):
-        return {layer.name: obj.native(layer.name) for layer in network.layers if not isinstance(layer.spec, Input)}
+        return {
+            layer.name: obj.native(layer.name)
+            for layer in network.layers
+            if not isinstance(layer.spec, Input) and not layer.shares
+        }
     return {network.layers[-1].name: obj}
 
 
@@ -270,6 +280,13 @@ def layout_of(native: Any, usual: Layout) -> Layout:
         bias=bias if isinstance(bias, str) else "dual" if bias else "none",
         forget_bias=forget_bias,
     )
+
+
+def inventory(obj: Any) -> Inventory:
+    """Return what a module holds, known layers and unknown ones."""
+    from gatewise_torch import inventory as listing
+
+    return listing.inventory(obj)
 
 
 def remarks(obj: Any) -> list[str]:
@@ -312,7 +329,9 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
         return alone, {last.name: alone}
     model = Model(network, dtype=kind).eval()
     return model, {
-        layer.name: model.native(layer.name) for layer in network.layers if not isinstance(layer.spec, Input)
+        layer.name: model.native(layer.name)
+        for layer in network.layers
+        if not isinstance(layer.spec, Input) and not layer.shares
     }
 
 
@@ -345,7 +364,7 @@ def outputs(obj: Any, given: Sequence[torch.Tensor], start: Sequence[torch.Tenso
         return made if isinstance(made, list) else [made]
     time_first = not obj.batch_first
     source = given[0].transpose(0, 1) if time_first else given[0]
-    made = obj(source, None if start is None else gather(_spec_of(obj), start))
+    made = obj(source, None if start is None else gather(recurrent_spec(obj), start))
     output, state = made if isinstance(made, tuple) and getattr(obj, "return_state", True) else (made, ())
     flat = list(output) if isinstance(output, tuple) else [output]
     if time_first and getattr(obj, "return_sequences", True):
@@ -378,7 +397,7 @@ def twin(obj: Any, dtype: str) -> Any:
 
 def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: where there is one recurrent layer, and no other."""
-    return [isinstance(layer.spec, Recurrent) for layer in describe(obj).weighted] == [True]
+    return [isinstance(layer.spec, Recurrent) for layer in describe(obj).layers if layer.spec.cell] == [True]
 
 
 def dtype_of(obj: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise_torch import fast, fast_gru
+from gatewise_torch import fast, sequence
 from gatewise_torch.loops import Cell, Run, States, Weights, plain
 
 Kernel = Callable[..., Any]
@@ -57,12 +57,10 @@ def run(
     if wanted and run.mask is not None:
         # What lies under the mask has no effect, but a gradient of 0 times infinity would be undefined.
         x = torch.where(run.mask.unsqueeze(-1), x, 0.0)
-    if plainly and not wanted and fast.can_infer(cell, w, run):
-        return fast.infer(cell, x, state, w, run)
-    if plainly and wanted and fast.can_train(cell, w, run):
-        return fast.train(cell, x, state, w, run)
-    if plainly and wanted and fast_gru.can_train(cell, w, run):
-        return fast_gru.train(cell, x, state, w, run)
+    if plainly and not wanted and sequence.can_infer(cell, w):
+        return sequence.infer(cell, x, state, w, run)
+    if plainly and wanted and sequence.can_train(cell, w):
+        return sequence.train(cell, x, state, w, run)
     if not wanted and cell.act.known and cell.gate.known:  # a user's callable may want autograd for itself
         with fast.quiet():
             return plain(cell, x, state, w, run)

@@ -77,7 +77,28 @@ EMBEDDING = Layout(
     source="pytorch/pytorch torch/nn/modules/sparse.py, class Embedding",
     verified="live",
 )
-
+BATCH_NORM = Layout(
+    "torch:BatchNorm1d",
+    cell="batchnorm",
+    tensors={
+        "weight": "scale: features",
+        "bias": "shift: features",
+        "running_mean": "mean: features",
+        "running_var": "variance: features",
+    },
+    uncounted="mean variance",
+    together="scale shift",
+    source="pytorch/pytorch torch/nn/modules/batchnorm.py, class _NormBase",
+    verified="live",
+    note="A fourth buffer, num_batches_tracked, counts the training steps.",
+)
+LAYER_NORM = Layout(
+    "torch:LayerNorm",
+    cell="layernorm",
+    tensors={"weight": "scale: features", "bias": "shift: features"},
+    source="pytorch/pytorch torch/nn/modules/normalization.py, class LayerNorm",
+    verified="live",
+)
 
 # The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. They stand
 # behind torch.nn's own, so that "torch" alone means those.
@@ -169,7 +190,7 @@ FRAMEWORK = Framework(
     ("torch",),
     (
         *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM),
     ),
     DEFAULTS,
     LIMITS,

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Input, Masking, Recurrent, Spec
+from gatewise.core.spec import (
+    Activation,
+    Dense,
+    Dropout,
+    Embedding,
+    Flip,
+    Input,
+    Masking,
+    Merge,
+    Recurrent,
+    Spec,
+    is_state,
+)
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
 
@@ -70,7 +82,7 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, 
         kind: Any = getattr(modules, spec.cell.upper())
         names = (
             "activation recurrent_activation reset recurrent_dropout go_backwards merge return_sequences stateful "
-            "zero_output_for_mask peepholes cell_clip"
+            "zero_output_for_mask peepholes cell_clip dropout_masks"
         ).split()
         # Within a model the states are asked for, and it leaves them out.
         names += ["return_state"] if general else []
@@ -105,13 +117,14 @@ def attribute_names(network: Network) -> dict[str, str]:
 
 
 def masked_layers(network: Network) -> set[str]:
-    """Return the layers that a mask reaches: what stands behind a Masking or a masking Embedding."""
+    """Return the layers with weights that a mask reaches: behind a Masking or a masking Embedding, or given by hand."""
     carries: dict[str, bool] = {}
     reached = set()
     for layer in network.layers:
-        above = any(carries[source_of(reference)[0]] for reference in layer.inputs[:1])
+        sources = layer.inputs if isinstance(layer.spec, Merge) else layer.inputs[:1]
+        above = bool(layer.mask) or any(carries[source_of(reference)[0]] for reference in sources)
         if above and layer.masked:
-            reached.add(layer.name)
+            reached.add(layer.owner)
         starts = isinstance(layer.spec, Masking) or (isinstance(layer.spec, Embedding) and layer.spec.mask_zero)
         ends = isinstance(layer.spec, Recurrent) and not layer.spec.return_sequences
         carries[layer.name] = starts or (above and not ends)
@@ -126,7 +139,7 @@ class Model(nn.Module):
         dtype: Type of the weights.
 
     Each layer is a submodule under its own name; where ``nn.LSTM``, ``nn.Linear`` or ``nn.Embedding`` can compute a
-    layer, the submodule is one.
+    layer, the submodule is one. ``activity`` is the penalty on what layers gave at the last call, where there is one.
 
     >>> from gatewise.core.spec import LSTM
     >>> model = Model(Network.chain(Input((None, 3)), LSTM(3, 5, return_state=False), Dense(5, 1)))
@@ -138,14 +151,20 @@ class Model(nn.Module):
         super().__init__()
         self.network = network
         self._names = attribute_names(network)
+        self._regularised = any(rule.kind == "activity" for layer in network.layers for rule in layer.rules)
+        self.activity: Tensor | None = None
         masked = masked_layers(network)
         for layer in network.layers:
-            if not isinstance(layer.spec, Input):
+            if not isinstance(layer.spec, Input) and not layer.shares:
                 self.add_module(self._names[layer.name], make(layer.spec, masked=layer.name in masked, dtype=dtype))
 
     def native(self, layer: str) -> nn.Module:
-        """Return the submodule of a layer."""
-        return self.get_submodule(self._names[layer])
+        """Return the submodule of a layer: where it shares its weights, that of the layer that has them."""
+        return self.get_submodule(self._names[self.network[layer].owner])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to the last call."""
+        return {**self.__dict__, "activity": None}
 
     def reset_state(self) -> None:
         """Make stateful layers forget."""
@@ -173,14 +192,33 @@ class Model(nn.Module):
         values: dict[str, list[Tensor]] = {}
         masks: dict[str, Tensor | None] = {}
         waiting = list(inputs)
+        self.activity = None
+
+        def mask_with(reference: str) -> Tensor | None:
+            name, number = source_of(reference)
+            return None if is_state(self.network[name].spec, number) else masks[name]
+
         for layer in self.network.layers:
             if isinstance(layer.spec, Input):
                 values[layer.name], masks[layer.name] = [waiting.pop(0)], None
                 continue
             value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
-            mask = masks[source_of(layer.inputs[0])[0]]
-            run = self._run_each if layer.distributed else self._run
-            values[layer.name], masks[layer.name] = run(layer, value, mask, first or states)
+            mask = mask_with(layer.inputs[0])
+            if layer.mask:
+                name, number = source_of(layer.mask)
+                mask = values[name][number] != 0
+            if isinstance(layer.spec, Merge):
+                among = [mask, *map(mask_with, layer.inputs[1:])]
+                values[layer.name] = [joined([value, *first], layer.spec, among)]
+                masks[layer.name] = _mask_of_several(layer.spec, [value, *first], among)
+                continue
+            values[layer.name], masks[layer.name] = self._run_each(
+                layer, value, mask, first or states, layer.distributed
+            )
+        if self._regularised:
+            from gatewise_torch.regularisation import activity_penalty
+
+            self.activity = activity_penalty(self.network, values)
         results = [values[name][number] for name, number in map(source_of, self.network.results)]
         return results[0] if len(results) == 1 else results
 
@@ -192,6 +230,8 @@ class Model(nn.Module):
         if isinstance(spec, Recurrent):
             outputs = _recur(spec, module, value, mask if layer.masked else None, states)
             return outputs, mask if spec.return_sequences else None
+        if isinstance(spec, Flip):
+            return [value.flip(1) if spec.values else value], mask
         if isinstance(spec, Embedding):
             return [module(value)], (value != 0 if spec.mask_zero else None)
         if isinstance(spec, Masking):
@@ -203,11 +243,26 @@ class Model(nn.Module):
         return [out], mask
 
     def _run_each(
-        self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None
+        self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None, axes: int
     ) -> tuple[list[Tensor], Tensor | None]:
-        """Run a layer on each step of one more time axis: the steps join the batch, and leave it again."""
+        """Run a layer on each step of some more time axes: the steps join the batch, and leave it again."""
+        if not axes:
+            outputs, behind = self._run(layer, value, mask, states)
+            turned = isinstance(layer.spec, Flip) and layer.spec.mask
+            return outputs, behind.flip(1) if turned and behind is not None else behind
         batch, steps = value.shape[:2]
-        outputs, _ = self._run(layer, value.flatten(0, 1), None if mask is None else mask.flatten(0, 1), states)
+        if isinstance(layer.spec, Recurrent) and layer.spec.stateful:
+            # Its states go on from one step to the next.
+            done = [
+                self._run_each(layer, value[:, step], mask[:, step] if mask is not None else None, states, axes - 1)[0]
+                for step in range(steps)
+            ]
+            return [torch.stack(each, 1) for each in zip(*done, strict=True)], mask
+        # A mask of the steps that are gone through here says nothing of those within.
+        within = mask.flatten(0, 1) if mask is not None and mask.ndim > 2 else None
+        outputs, behind = self._run_each(layer, value.flatten(0, 1), within, states, axes - 1)
+        if isinstance(layer.spec, Flip) and within is not None and behind is not None:
+            mask = behind.reshape(batch, steps, *behind.shape[1:])
         return [output.reshape(batch, steps, *output.shape[1:]) for output in outputs], mask
 
     def extra_repr(self) -> str:
@@ -244,6 +299,58 @@ def merged(halves: list[Tensor], merge: str | None) -> list[Tensor]:
         return [forward * backward]
     total = forward + backward
     return [total / 2 if merge == "ave" else total]
+
+
+def joined(parts: Sequence[Tensor], spec: Merge, masks: Sequence[Tensor | None]) -> Tensor:
+    """Make one tensor of several, each with a mask or None."""
+    if spec.merge == "concat":
+        return torch.cat(list(parts), spec.axis)
+    whole = [None if mask is None else mask.unsqueeze(-1) for mask in masks]
+    made, behind = parts[0], whole[0]
+    if spec.merge == "mul" and behind is not None:
+        made = torch.where(behind, made, 1.0)
+    for part, mask in zip(parts[1:], whole[1:], strict=True):
+        other = part
+        if spec.merge in ("max", "min"):
+            # A step is taken from the parts in which it counts, as Keras takes it: one part after the other.
+            other = other if mask is None else torch.where(mask, other, made)
+            made = made if behind is None else torch.where(behind, made, other)
+        elif spec.merge == "mul" and mask is not None:
+            other = torch.where(mask, other, 1.0)
+        made = _JOINED[spec.merge](made, other)
+        behind = None if mask is None or behind is None else behind | mask
+    if spec.merge == "mul" and behind is not None:
+        made = torch.where(behind, made, 0.0)
+    return made / len(parts) if spec.merge == "ave" else made
+
+
+_JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": torch.add,
+    "mul": torch.mul,
+    "ave": torch.add,
+    "sub": torch.sub,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+
+
+def _mask_of_several(spec: Merge, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the mask of what is merged: a step counts where it does in any."""
+    known = [mask for mask in masks if mask is not None]
+    if spec.merge == "concat" and known and spec.axis == 1 and values[0].ndim > 2:
+        return torch.cat(
+            [
+                value.new_ones(value.shape[:2], dtype=torch.bool) if mask is None else mask
+                for value, mask in zip(values, masks, strict=True)
+            ],
+            1,
+        )
+    if len(known) < len(masks):
+        return None
+    made = known[0]
+    for mask in known[1:]:
+        made = made | mask
+    return made
 
 
 def spread(state: Tensor | tuple[Tensor, ...]) -> list[Tensor]:

@@ -14,13 +14,13 @@ single numbers, at rows or at columns, and is the same for any order of the colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gatewise.core.network import Rule
+from gatewise.core.network import Network, Rule
 from gatewise.core.spec import Recurrent
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.model import Model
@@ -43,7 +43,8 @@ def penalty(model: nn.Module) -> Tensor:
         model: What ``gatewise.port`` gave.
 
     Returns:
-        A scalar with a gradient; zero where there is no regulariser.
+        A scalar with a gradient; zero where there is no regulariser. Penalties on what layers give are those of the
+        last call of the model.
 
     Raises:
         UnsupportedModelError: The model is not a port, so that it carries no rules.
@@ -58,6 +59,8 @@ def penalty(model: nn.Module) -> Tensor:
     5.0
     """
     total = next(iter(model.parameters())).new_zeros(())
+    if isinstance(model, Model) and model.activity is not None:
+        total = total + model.activity
     for rule, weight in _ruled(model, "penalty"):
         total = total + PENALTIES[rule.name](weight.read(), **dict(rule.settings))
     return total
@@ -87,7 +90,7 @@ def _ruled(model: nn.Module, kind: str) -> Iterator[tuple[Rule, _Weight]]:
         )
     for layer in model.network.layers:
         for rule in layer.rules:
-            if rule.kind == kind:
+            if rule.kind == kind and not layer.shares:
                 yield from ((rule, weight) for weight in _weights(model.native(layer.name), layer.spec, rule.weight))
 
 
@@ -111,6 +114,22 @@ def _weights(module: Any, spec: Any, weight: str) -> Iterator[_Weight]:
                 yield _pair(parameter, second)
             else:
                 yield _sum(parameter, second)
+
+
+def activity_penalty(network: Network, values: Mapping[str, Sequence[Tensor]]) -> Tensor | None:
+    """Return the penalties on what layers give, each over the size of the batch, as Keras has them.
+
+    Args:
+        network: What was run.
+        values: Layer → all that it gave.
+    """
+    total = None
+    for layer in network.layers:
+        for rule in layer.rules:
+            for output in values[layer.name] if rule.kind == "activity" else ():
+                own = PENALTIES[rule.name](output, **dict(rule.settings)) / max(1, len(output))
+                total = own if total is None else total + own
+    return total
 
 
 def _plain(parameter: Tensor, *, turned: bool) -> _Weight:

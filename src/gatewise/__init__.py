@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gatewise.core.layout import Layout
     from gatewise.core.plan import Plan, Verdict
     from gatewise.core.solve import Solution, Solutions
+    from gatewise.core.teach import Equations, Growth, Option
     from gatewise.parity import Parity
     from gatewise.registry import FrameworkRecord
 
@@ -76,14 +77,17 @@ __all__ = [
     "count",
     "describe",
     "diagnose",
+    "equations",
     "explain",
     "frameworks",
     "load",
     "mapping",
+    "option",
     "port",
     "port_file",
     "save",
     "solve",
+    "vary",
     "verify",
 ]
 
@@ -151,21 +155,26 @@ def count(spec: Spec | Network, framework: str) -> Count:
 @overload
 def explain(spec: Spec | Network, first: str, second: str) -> Explanation: ...
 @overload
-def explain(spec: Any, first: Any) -> Explanation: ...
-def explain(spec: Any, first: Any, second: str | None = None) -> Explanation:
+def explain(spec: Any, first: Any, *, of: str = ...) -> Explanation: ...
+def explain(spec: Any, first: Any, second: str | None = None, *, of: str = "parameters") -> Explanation:
     """Explain why two frameworks count a layer, or a network, differently; or why two live objects or files do.
+
+    Live objects and files may be any models of Keras and torch: layers that gatewise does not know are counted, too.
 
     Args:
         spec: The layer or network; or, with one more argument alone, a layer, a model, or the file of one.
-        first: The first framework; or the other layer, model or file, of the same sizes.
+        first: The first framework; or the other layer, model or file.
         second: The second framework.
+        of: What to count of live objects and files: ``"parameters"``, what the framework itself counts;
+            ``"trainable"``, what training changes; ``"stored"``, every number that is kept; ``"effective"``, what the
+            outputs can tell apart.
 
     Returns:
         The explanation: ``difference``, and ``causes`` that add up to it exactly.
 
     Raises:
         UnsupportedSpecError: A framework cannot hold the layer; the option is named.
-        SpecError: The two objects are not the same layers.
+        SpecError: ``of`` is unknown.
 
     >>> told = explain(LSTM(features=3, units=50), "keras", "torch")
     >>> told.difference, told.causes[0].name, told.causes[0].formula
@@ -181,10 +190,18 @@ def explain(spec: Any, first: Any, second: str | None = None) -> Explanation:
                 f"explain({type(spec).__name__}, {first!r})",
                 "Name both: explain(spec, 'keras', 'torch').",
             )
-        from gatewise.pairing import explained
-        from gatewise.parity import side
+        from gatewise.explaining import explained
 
-        return explained(side(spec), side(first))
+        return explained(spec, first, of)
+    if not isinstance(spec, Spec | Network) or of != "parameters":
+        raise SpecError(
+            "Two frameworks are named for what is no layer or network."
+            if not isinstance(spec, Spec | Network)
+            else f"of={of!r} says what to count of live objects and files.",
+            f"explain({type(spec).__name__}, …, {second!r})",
+            "Give two objects or files: explain(a, b, of='stored'); or a layer and two names: "
+            "explain(spec, 'keras', 'torch').",
+        )
     if isinstance(spec, Network):
         layouts = {layer.name: (layout(first, layer.spec), layout(second, layer.spec)) for layer in spec.weighted}
         return explaining.explain_network(spec, first, second, layouts)
@@ -236,6 +253,72 @@ def diagnose(
         stale=stale,
         layouts=[layout for name in registry.packages() for layout in registry.framework(name).layouts],
     )
+
+
+def equations(spec: Spec, notation: str = "blog", frameworks: Sequence[str] = ()) -> Equations:
+    """Write one timestep of a layer, with the tensor, shape and slice of every symbol.
+
+    Args:
+        spec: The layer.
+        notation: ``"blog"``, that of the well-known blog, ``"keras"`` or ``"torch"``.
+        frameworks: Where to look the symbols up. Where none is named: in the notation's own, or for the blog's in all
+            that have a notation.
+
+    Returns:
+        The equations: ``lines`` and ``symbols``; printed they are plain text, and a notebook shows them with a table.
+
+    Raises:
+        SpecError: No notation has this name, or the layer has no equations.
+
+    >>> print(equations(RNN(features=3, units=2), "torch"))
+    h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+    """
+    from gatewise.core import teach
+    from gatewise.registry import layout
+
+    homes = [each.home for each in teach.NOTATIONS.values() if each.home]
+    home = teach.NOTATIONS[notation].home if notation in teach.NOTATIONS else ""
+    named = dict.fromkeys([*([home] if home else []), *(frameworks or ([] if home else homes))])
+    return teach.equations(spec, notation, [layout(name, spec) for name in named])
+
+
+def option(name: str) -> Option:
+    """Explain one argument of a layer's constructor: what it does in Keras and in PyTorch.
+
+    Raises:
+        SpecError: No argument has this name.
+
+    >>> option("recurrent_dropout").name
+    'recurrent_dropout'
+    """
+    from gatewise.core import teach
+
+    return teach.option(name)
+
+
+def vary(spec: Spec, sizes: str, *frameworks: str) -> Growth:
+    """Count a layer at several sizes.
+
+    Args:
+        spec: The layer; the size that varies may be anything in it.
+        sizes: ``"units=32:512:32"`` (first, last, step), ``"features=1:8"`` or ``"units=32,64,128"``.
+        frameworks: Where the layer is stored; Keras and PyTorch unless named.
+
+    Returns:
+        The growth: ``rows`` of a size and its counts.
+
+    Raises:
+        SpecError: The sizes cannot be read, or the layer has no such size.
+
+    >>> vary(LSTM(features=3, units=1), "units=10:30:10", "keras").rows
+    ((10, (560,)), (20, (1920,)), (30, (4080,)))
+    """
+    from functools import partial
+
+    from gatewise.core import teach
+    from gatewise.registry import layout
+
+    return teach.vary(spec, sizes, {name: partial(layout, name) for name in frameworks or ("keras", "torch")})
 
 
 def solve(

@@ -60,9 +60,11 @@ class _OfNumber(click.Command):
     """A command whose first argument is a number of parameters: ``-5`` there is one too, and not an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0].startswith("-") and args[0][1:].replace(",", "").replace("_", "").isdecimal():
+        first = args[0] if args else "-"
+        number = first.lstrip("-").replace(",", "").replace("_", "").isdecimal()
+        if (number and first.startswith("-")) or not (number or first.startswith("-")):
             raise SpecError(
-                f"{self.params[0].name}={args[0]} is out of range.",
+                f"{self.params[0].name}={first} is {'out of range' if number else 'not a whole number'}.",
                 "A count of parameters is a whole number from 1.",
                 "Give the number of parameters that you have, such as 120.",
             )
@@ -138,11 +140,13 @@ def _spec(options: dict[str, Any]) -> Spec:
     for name in given:
         if name not in fields:
             raise unknown_option(kind, name)
-    for name, short in (("features", "-x "), ("tokens", ""), ("units", "-u ")):
+    for name, what, example in (
+        ("features", "the size of the input", "-x 3"),
+        ("tokens", "the number of rows of the table", "--tokens 1000"),
+        ("units", "the size of the output" if cell in ("Dense", "Embedding") else "the size of the state", "-u 50"),
+    ):
         if name in fields and name not in given:
-            raise SpecError(
-                f"{cell} needs {name}.", f"{cell}: a layer has a size.", f"Give {short or f'--{name} '}50, say."
-            )
+            raise SpecError(f"{cell} needs {name}.", f"{name}: {what}.", f"Give {example}, say.")
     return kind(**given)
 
 
@@ -219,10 +223,7 @@ def count(
 
 def _growth(frameworks: tuple[str, ...], vary: str, format: str, options: dict[str, Any]) -> str:
     """Return the table of counts at several sizes."""
-    from functools import partial
-
-    from gatewise import registry
-    from gatewise.core import teach
+    from gatewise import vary as varied
     from gatewise.report.tables import render
     from gatewise.report.teaching import growing
 
@@ -230,22 +231,15 @@ def _growth(frameworks: tuple[str, ...], vary: str, format: str, options: dict[s
     if name in options and options[name] is None:
         options[name] = 1  # The size that varies need not be given a value as well.
     spec = _spec(options)
-    growth = teach.vary(spec, vary, {each: partial(registry.layout, each) for each in frameworks})
-    return render(growing(growth), format)
+    return render(growing(varied(spec, vary, *frameworks)), format)
 
 
 def _equations(notation: str, frameworks: list[str], format: str, options: dict[str, Any]) -> str:
     """Return the equations of a layer, with their symbols in the named frameworks."""
-    from gatewise import registry
-    from gatewise.core import teach
+    from gatewise import equations
     from gatewise.report.teaching import teaching
 
-    spec = _spec(options)
-    homes = [each.home for each in teach.NOTATIONS.values() if each.home]
-    home = teach.NOTATIONS[notation].home if notation in teach.NOTATIONS else ""
-    named = dict.fromkeys([*([home] if home else []), *(frameworks or ([] if home else homes))])
-    layouts = [registry.layout(name, spec) for name in named]
-    return teaching(teach.equations(spec, notation, layouts), format)
+    return teaching(equations(_spec(options), notation, frameworks), format)
 
 
 @main.command()
@@ -261,6 +255,13 @@ def _equations(notation: str, frameworks: list[str], format: str, options: dict[
     help="Write the layer's equations instead, in this notation, with the tensor and slice of each symbol.",
 )
 @click.option("--option", metavar="NAME", help="Explain one argument of the constructor instead, such as dropout.")
+@click.option(
+    "--of",
+    type=click.Choice(["parameters", "trainable", "stored", "effective"]),
+    default="parameters",
+    show_default=True,
+    help="What to count of two model files.",
+)
 @_format
 def explain(
     first: str | None,
@@ -270,12 +271,14 @@ def explain(
     batch: Any,
     equations: str | None,
     option: str | None,
+    of: str,
     **options: Any,
 ) -> None:
-    r"""Explain why two frameworks count a layer differently.
+    r"""Explain why two frameworks count a layer differently, or why the models in two files do.
 
     \b
     gatewise explain keras torch -x 3 -u 50
+    gatewise explain model.keras model.safetensors --of stored
     gatewise explain -x 3 -u 50 --equations
     gatewise explain keras torch -x 3 -u 50 --equations torch --format latex
     gatewise explain --option recurrent_dropout
@@ -295,13 +298,24 @@ def explain(
         return
     if first is None or second is None:
         raise click.UsageError("Name two frameworks, such as: gatewise explain keras torch -x 3 -u 50")
+    if _is_file(first) or _is_file(second):
+        for path in (first, second):
+            if not os.path.isfile(path):
+                raise click.UsageError(f"There is no file {path!r}: name two files, or two frameworks.")
+        _quieten([first, second])
+        from gatewise.explaining import explained as models
+
+        click.echo(render(explaining(None, models(first, second, of)), format))
+        return
+    if of != "parameters":
+        raise click.UsageError("--of says what to count of two files; two frameworks are always counted both ways.")
     spec = _spec(options)
     click.echo(render(explaining(spec, explained(spec, first, second), timesteps=timesteps, batch=batch), format))
 
 
 @main.command(cls=_OfNumber)
 @click.argument("claimed", type=SIZE)
-@click.argument("framework")
+@click.argument("framework", default="keras")
 @_spec_options
 @click.option(
     "--head", type=SIZE, metavar="OUTPUTS", help="The number includes a dense layer on top with so many outputs."
@@ -322,7 +336,7 @@ def diagnose(
 ) -> None:
     r"""Say which mistake gives a claimed number of parameters.
 
-    Exits with 1 if no mistake on the list gives it.
+    The framework is keras unless said. Exits with 1 if no mistake on the list gives the number.
 
     \b
     gatewise diagnose 120 keras -x 1 -u 10
@@ -471,6 +485,11 @@ def compare(path: str, output: str | None, format: str) -> None:
 
     write_text(output, text + "\n")
     click.echo(f"Wrote {output}.", err=True)
+
+
+def _is_file(name: str) -> bool:
+    """Say whether a word means a file of a model, and not a framework."""
+    return os.path.isfile(name) or name.endswith((".keras", ".h5", ".npz", ".safetensors"))
 
 
 def _quieten(reads: Sequence[str], *writes: str) -> None:

@@ -9,27 +9,26 @@ A guess counts only if it is needed, and if the outputs agree once it is undone.
 from __future__ import annotations
 
 import dataclasses
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gatewise.arrays.network import Call, Way, plain, unstacked, walk
-from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
+from gatewise.arrays.miswired import recurrent_ways, scaling
+from gatewise.arrays.network import Way, plain, unstacked, walk
+from gatewise.arrays.readings import Pair, Reading
+from gatewise.core.layout import CANONICAL, GATES
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import plan
-from gatewise.core.spec import GRU, Dropout, Input, Masking, Recurrent, Spec
+from gatewise.core.spec import GRU, Dropout, Input, Masking, Recurrent
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, restacked, units
 from gatewise.parity import Comparison, Side, Trial, mistakes
 
 Array = np.ndarray
-
-EQUAL = 16
-"""How many roundings two weights may be apart and still count as equal."""
 
 SAME_OPTIONS = (
     "activation recurrent_activation reset go_backwards merge return_sequences zero_output_for_mask cell_clip mask_zero"
@@ -75,7 +74,7 @@ class Found(NamedTuple):
     """A mistake that keeps two sides apart.
 
     Attributes:
-        layer: The layer of the target that has it.
+        layer: The layer of the target that has it; several with commas between, where all have it alike.
         mistake: Its slug, one of ``TEXTS``.
         text: What brings the two together, with the difference before and after.
         before: The largest difference of the outputs with it, the mistakes named before being undone.
@@ -112,7 +111,7 @@ class Guess:
     def with_option(self, layer: str, option: str, value: Any) -> Guess:
         """Return the guess that one layer has another option."""
         layers = [
-            dataclasses.replace(each, spec=each.spec.replace(**{option: value})) if each.name == layer else each
+            dataclasses.replace(each, spec=each.spec.replace(**{option: value})) if each.owner == layer else each
             for each in self.network.layers
         ]
         return dataclasses.replace(self, network=Network(tuple(layers), self.network.outputs))
@@ -126,6 +125,10 @@ class Guess:
         return dataclasses.replace(self, ways=self.ways | {layer: way})
 
 
+Plant = Callable[[Guess], Guess]
+"""From a guess to the same with a mistake."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One mistake: how to name it, and how to plant it in a guess.
@@ -133,14 +136,16 @@ class Difference:
     Attributes:
         layer: The layer of the target.
         mistake: Its slug.
-        undoing: What undoes it, a clause behind "once".
+        undoing: What undoes it, a clause behind "once"; ``{whose}`` stands for the layers, where others may have it.
         plant: From a guess to the same with the mistake.
+        places: The layers that have it, each with its place in its stack.
     """
 
     layer: str
     mistake: str
     undoing: str
-    plant: Callable[[Guess], Guess]
+    plant: Plant
+    places: tuple[tuple[str, int], ...] = ()
 
 
 def diagnose(found: Comparison) -> tuple[Found, ...]:
@@ -313,6 +318,8 @@ class _Case:
         """Keep the mistakes that are needed, and say what each does."""
         # Each alone may be too small to matter, and all together not.
         needed = [each for each in known if not self.near(each.plant(right))] or known
+        depths = Counter(layer for layer, _ in (unit.layer for unit in units(self.second)))
+        needed = _merged(needed, depths)
         after, agree = self.confirmed(right)
         if not agree:
             return ()
@@ -359,24 +366,17 @@ def _text(clause: str, before: float, after: float, *, last: bool) -> str:
     if last:
         was = f"they differ by {before:.1e}" if known else "they cannot be compared"
         return f"Outputs match to {after:.1e} once, {clause}; before, {was}."
-    fall = f"The difference falls from {before:.1e} to" if known else "Outputs can be compared, and differ by"
+    # One of several may hide a part of another's effect.
+    way = "falls" if after < before else "goes"
+    fall = f"The difference {way} from {before:.1e} to" if known else "Outputs can be compared, and differ by"
     return f"{fall} {after:.1e} once, {clause}."
 
 
 # ── weights side by side ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Reading(NamedTuple):
-    """How the weights of one part come out of the target's: what was done, to which part, and what they become."""
-
-    mistake: str
-    detail: str
-    part: str
-
-
 def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]:
-    """Yield what turns the weights of one unit into those of the other."""
-    layer = yours.layer[0]
+    """Yield what turns the weights of one unit into those of the other, in the order in which it was done."""
     sides = halves(mine.spec)
     split = [
         [
@@ -385,33 +385,44 @@ def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]
         ]
         for unit in (mine, yours)
     ]
-    readings: dict[str, list[Reading]] = {}
     orders = (yours.order, mine.order)
-    pairs = [_Pair(mine.spec, yours.spec, one, other, orders, eps) for one, other in zip(*split, strict=True)]
+    pairs = [Pair(mine.spec, yours.spec, one, other, orders, eps) for one, other in zip(*split, strict=True)]
     crossed = [
-        _Pair(mine.spec, yours.spec, one, other, (), eps) for one, other in zip(split[0], split[1][::-1], strict=True)
+        Pair(mine.spec, yours.spec, one, other, (), eps) for one, other in zip(split[0], split[1][::-1], strict=True)
     ]
     if len(sides) == 2 and not all(pair.equal for pair in pairs) and all(pair.equal for pair in crossed):
-        undoing = f"the weights of the two directions of {layer!r} are exchanged"
-        yield _planted(mine, yours, list(mine.weights | yours.weights), layer, "directions-exchanged", undoing)
+        undoing = "the weights of the two directions of {whose} are exchanged"
+        parts = dict(yours.weights)
+        yield Difference(
+            yours.layer[0],
+            "directions-exchanged",
+            undoing,
+            lambda guess: guess.with_weights(mine.name, parts),
+            (yours.layer,),
+        )
         return
+    told: dict[tuple[str, str], list[tuple[str, Reading]]] = {}
     for half, pair in zip(sides, pairs, strict=True):
-        readings[half] = pair.readings()
-    told: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for half, each in readings.items():
-        for reading in each:
-            told.setdefault((reading.mistake, reading.detail), []).append((half, reading.part))
-    for (mistake, detail), places in told.items():
-        parts = list(dict.fromkeys(part for _, part in places))
+        for reading in pair.readings():
+            told.setdefault((reading.mistake, reading.detail), []).append((half, reading))
+    every = {part for pair in pairs for part in pair.telling()}
+    for (mistake, detail), places in sorted(told.items(), key=lambda each: _stage(each[0][0])):
+        parts_ = list(dict.fromkeys(reading.part for _, reading in places))
         where = list(dict.fromkeys(half for half, _ in places))
-        every = {part for pair in pairs for part in pair.telling()}
-        whole = mistake == "gates-exchanged" and set(parts) >= every
-        what = f"{layer!r}" if whole else f"the {_listed([part.replace('_', ' ') for part in parts])} of {layer!r}"
-        clause = _plural(detail) if len(parts) > 1 and not whole else detail
+        whole = mistake == "gates-exchanged" and set(parts_) >= every
+        what = "{whose}" if whole else f"the {_listed([part.replace('_', ' ') for part in parts_])} of {{whose}}"
         if len(where) < len(sides):
             what += f" ({where[0].rstrip('/')} half)"
-        names = [half + name for half, part in places for name in pairs[0].tensors(part)]
-        yield _planted(mine, yours, names, layer, mistake, clause.format(what=what, layer=repr(layer)))
+        clause = _plural(detail) if len(parts_) > 1 and not whole else detail
+        plant = _planting(mine.name, places)
+        yield Difference(yours.layer[0], mistake, clause.replace("{what}", what), plant, (yours.layer,))
+
+
+def _stage(mistake: str) -> int:
+    """Return when a mistake is made: numbers are changed first, then moved, then rounded."""
+    return {"gates-exchanged": 1, "kernel-transposed": 2, "kernel-reshaped": 2, "unit-major": 2, "rounded": 3}.get(
+        mistake, 0
+    )
 
 
 def _plural(detail: str) -> str:
@@ -421,244 +432,56 @@ def _plural(detail: str) -> str:
     return detail
 
 
-def _planted(mine: Unit, yours: Unit, names: list[str], layer: str, mistake: str, undoing: str) -> Difference:
-    parts = {}
-    for name in names:
-        if name in yours.weights:
-            parts[name] = yours.weights[name]
-        elif name in mine.weights:
-            parts[name] = np.zeros_like(mine.weights[name])
-    return Difference(layer, mistake, undoing, lambda guess: guess.with_weights(mine.name, parts))
+def _planting(name: str, places: Sequence[tuple[str, Reading]]) -> Plant:
+    """Return what makes the mistakes of some parts in a guess."""
+
+    def plant(guess: Guess) -> Guess:
+        for half, reading in places:
+            parts = guess.weights[name]
+            own = {part.removeprefix(half): array for part, array in parts.items() if part.startswith(half)}
+            made = {f"{half}{part}": array for part, array in reading.plant(own).items()}
+            guess = guess.with_weights(name, made)
+        return guess
+
+    return plant
+
+
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
+
+
+def _merged(found: Sequence[Difference], depths: Mapping[str, int]) -> list[Difference]:
+    """Make one of the mistakes that several layers have alike, and say whose they are.
+
+    Args:
+        found: The mistakes, each with the places that it is in.
+        depths: How many layers each stack has.
+    """
+    groups: dict[tuple[str, str, int], list[Difference]] = {}
+    for number, each in enumerate(found):
+        groups.setdefault((each.mistake, each.undoing, 0 if each.places else number), []).append(each)
+    merged = list(groups.values())
+    for place in {place for each in found for place in each.places}:
+        stages = [_stage(group[0].mistake) for group in merged for each in group if place in each.places]
+        if stages != sorted(stages):
+            merged = [[each] for each in found]  # Made in another order, they would be other mistakes.
+    made = []
+    for group in merged:
+        whose, names = [], list(dict.fromkeys(each.layer for each in group))
+        for name in names:
+            own = [number for each in group for layer, number in each.places if layer == name]
+            if len(own) in (0, depths.get(name, 1)):
+                whose.append(repr(name))
+            else:
+                nth = [_ORDINALS[number] if number < len(_ORDINALS) else f"{number + 1}th" for number in own]
+                whose.append(f"the {_listed(nth)} layer{'s' * (len(own) > 1)} of {name!r}")
+        undoing = group[0].undoing.replace("{whose}", _listed(whose))
+        plant = group[0].plant if len(group) == 1 else _all_of(group)
+        made.append(Difference(", ".join(names), group[0].mistake, undoing, plant))
+    return made
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-class _Pair:
-    """One direction of one unit on both sides: which known mistakes make the target's weights of the source's."""
-
-    def __init__(self, spec: Spec, other: Spec, mine: Parts, yours: Parts, layouts: Sequence[str], eps: float) -> None:
-        self.cell, self.gates = spec.cell, GATES[spec.cell]
-        # Where the resets differ, the one that sums all biases leaves only their sums to compare.
-        summed = set(summed_gates(spec)) | set(summed_gates(other)) if self.gates else set()
-        self.summed = np.array([gate in summed for gate in self.gates] or [True])
-        self.mine, self.yours, self.eps = mine, yours, eps
-        orders = [tuple(map(self.gates.index, order)) for order in dict.fromkeys((*layouts, self.gates))]
-        self.orders = orders if self.gates else [(0,)]
-        self.found: list[tuple[int, ...]] = []
-
-    def same(self, one: Array, other: Array, scale: float | None = None) -> bool:
-        """Say whether two arrays are equal but for rounding."""
-        if one.shape != other.shape:
-            return False
-        largest = float(np.abs(one).max(initial=0)) if scale is None else scale
-        return bool((np.abs(one - other) <= EQUAL * self.eps * largest).all())
-
-    # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def kernels(self) -> list[str]:
-        return [name for name in self.mine if "bias" not in name]
-
-    def biases(self, parts: Parts) -> tuple[Array, Array]:
-        """Return the two biases, (gates, units); zeros where there are none."""
-        known = next((parts[name] for name in ("bias", "recurrent_bias") if name in parts), None)
-        if known is None:
-            known = next(
-                (self.mine | self.yours)[name] for name in ("bias", "recurrent_bias") if name in self.mine | self.yours
-            )
-            known = np.zeros_like(known)
-        pair = [np.asarray(parts.get(name, np.zeros_like(known)), np.float64) for name in ("bias", "recurrent_bias")]
-        return tuple(each.reshape(len(self.summed), -1) for each in pair)  # type: ignore[return-value]
-
-    @property
-    def has_bias(self) -> bool:
-        return any("bias" in name for name in self.mine | self.yours)
-
-    def acts(self, bias: Array, recurrent: Array) -> Array:
-        """Return what the function sees of two biases: their sums, and a bias inside the reset by itself."""
-        alone = ~self.summed
-        return np.concatenate([np.where(self.summed[:, None], bias + recurrent, bias), recurrent[alone]])
-
-    @property
-    def equal(self) -> bool:
-        """Whether both have the same weights."""
-        if not all(self.same(self.mine[name], self.yours[name]) for name in self.kernels):
-            return False
-        return not self.has_bias or self.same(self.acts(*self.biases(self.mine)), self.acts(*self.biases(self.yours)))
-
-    def tensors(self, part: str) -> list[str]:
-        """Return the canonical tensors of a part; both biases are one."""
-        return ["bias", "recurrent_bias"] if part == "bias" and self.gates else [part]
-
-    def telling(self) -> set[str]:
-        """Return the parts that would show a mistake: those whose gates are not all alike."""
-        shown = {name for name in self.kernels if gates_of(self.cell, name)}
-        if self.has_bias and self.acts(*self.biases(self.mine)).any():
-            shown.add("bias")
-        return shown
-
-    # ── mistakes ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def readings(self) -> list[Reading]:
-        """Return the mistakes of each part that differs."""
-        found = [reading for name in self.kernels if (reading := self.kernel(name)) is not None]
-        if self.has_bias:
-            found += filter(None, [self.bias()])
-        return found
-
-    def kernel(self, name: str) -> Reading | None:
-        """Return the mistake in one kernel, or None where there is none."""
-        mine, yours = self.mine[name], self.yours[name]
-        if self.same(mine, yours):
-            return None
-        rounding = _rounding(mine, yours)
-        if rounding:
-            return Reading("rounded", _ROUNDED.replace("{kind}", rounding), name)
-        gates = gates_of(self.cell, name)
-        count = len(gates) or 1
-        rows = mine.shape[1] if gates else mine.shape[0]
-        flat, target = (each.reshape(count, rows, -1) for each in (mine, yours))
-        orders = self.orders if gates and gates == self.gates else [tuple(range(count))]
-        for mistake, detail, variant in _variants(target, orders):
-            order = self.ordered(flat, variant)
-            if order is None:
-                continue
-            moved = order != tuple(range(len(flat)))
-            if moved and not mistake:
-                self.found.append(order)
-                return Reading("gates-exchanged", _exchange(gates, order), name)
-            return Reading(mistake, detail, name)
-        if self.cell == "embedding":
-            for step in (1, -1):
-                if self.same(flat[0][1:-1], np.roll(target[0], step, 0)[1:-1]):
-                    return Reading("rows-shifted", "the rows of {what} are moved by one", name)
-        return Reading("other-weights", _OTHER, name)
-
-    def ordered(self, mine: Array, yours: Array) -> tuple[int, ...] | None:
-        """Return the order of the target's gates in which they are the source's, or None."""
-        count, scale = len(mine), float(np.abs(mine).max(initial=0))
-        if mine.shape != yours.shape:
-            return None
-        match = [[self.same(mine[i], yours[j], scale) for j in range(count)] for i in range(count)]
-        first = [tuple(range(count)), *(order for order in self.found if len(order) == count)]
-        for order in itertools.chain(first, itertools.permutations(range(count))):
-            if all(match[i][j] for i, j in enumerate(order)):
-                return order
-        return None
-
-    def bias(self) -> Reading | None:
-        """Return the mistake in the biases, or None where there is none that the function sees."""
-        mine, yours = self.biases(self.mine), self.biases(self.yours)
-        right, met = self.acts(*mine), self.acts(*yours)
-        scale = max(float(np.abs(right).max(initial=0)), float(np.abs(met).max(initial=0)))
-        if self.same(right, met, scale):
-            return None
-        identity = tuple(range(len(mine[0])))
-        for order in dict.fromkeys([identity, *(order for order in self.found if len(order) == len(identity))]):
-            # The target's gate order[i] holds what belongs to gate i.
-            held = np.argsort(order)
-            for mistake, detail, one, other in _bias_mistakes(self.cell, *mine):
-                if (mistake or order != identity) and self.same(self.acts(one[held], other[held]), met, scale):
-                    return Reading(mistake or "gates-exchanged", detail or _exchange(self.gates, order), "bias")
-        rounding = _rounding(right, met)
-        parts = [(_rounding(one, other), np.array_equal(one, other)) for one, other in zip(mine, yours, strict=True)]
-        if all(kind or equal for kind, equal in parts):
-            rounding = rounding or next(kind for kind, _ in parts if kind)
-        if rounding:
-            return Reading("rounded", _ROUNDED.replace("{kind}", rounding), "bias")
-        variants = [list(_variants(each[:, :, None], self.orders)) for each in yours]
-        for (mistake, detail, left), (_, _, also) in zip(*variants, strict=True):
-            for order in itertools.permutations(identity):
-                if self.same(right, self.acts(left[list(order), :, 0], also[list(order), :, 0]), scale):
-                    return Reading(mistake or "gates-exchanged", detail or _exchange(self.gates, order), "bias")
-        return Reading("other-weights", _OTHER, "bias")
-
-
-_ROUNDED = "{what} has all its bits (they are the source's numbers, rounded to {kind})"
-_OTHER = "{what} has the numbers of the source (no mistake that is known here makes them of these)"
-
-
-def _exchange(gates: str, order: Sequence[int]) -> str:
-    """Say how the gates of the target have to move, which keeps gate i in the place of gate order[i].
-
-    >>> _exchange("rzn", (1, 0, 2))
-    'gates r and z of {what} are exchanged'
-    >>> _exchange("rzn", (1, 2, 0))
-    'the gates of {what} are taken to lie as n r z, and not as r z n'
-    """
-    moved = [gates[i] for i, j in enumerate(order) if i != j]
-    if len(moved) == 2:
-        return f"gates {moved[0]} and {moved[1]} of {{what}} are exchanged"
-    lying = " ".join(gates[i] for i in np.argsort(order))
-    return f"the gates of {{what}} are taken to lie as {lying}, and not as {' '.join(gates)}"
-
-
-def _variants(target: Array, orders: Sequence[tuple[int, ...]]) -> Iterator[tuple[str, str, Array]]:
-    """Yield the ways to read an array (gates, units, columns) that was written wrongly: slug, words, and what it is."""
-    gates, rows, columns = target.shape
-    yield "", "", target
-    if rows == columns and rows > 1:
-        yield "kernel-transposed", "{what} is transposed", target.swapaxes(1, 2)
-    for order in orders:
-        packed = target[list(order)]
-        if gates > 1 and rows > 1:
-            apart = packed.reshape(rows, gates, columns).swapaxes(0, 1)
-            yield "unit-major", "{what} is read unit by unit, the gates of each side by side", apart
-            joined = packed.swapaxes(0, 1).reshape(gates, rows, columns)
-            yield "unit-major", "{what} is read gate by gate, and not unit by unit", joined
-        if columns > 1:
-            words = "{what} is transposed where it was only reshaped"
-            yield "kernel-reshaped", words, packed.reshape(columns, gates * rows).T.reshape(target.shape)
-            flat = packed.reshape(gates * rows, columns).T.reshape(gates * rows, columns)
-            yield "kernel-reshaped", words, flat.reshape(target.shape)
-
-
-def _bias_mistakes(cell: str, bias: Array, recurrent: Array) -> Iterator[tuple[str, str, Array, Array]]:
-    """Yield what mistakes make of two biases (gates, units): slug, words, and both as the target then has them."""
-    yield "", "", bias, recurrent
-    none, total = np.zeros_like(bias), bias + recurrent
-    yield "bias-dropped", "{what}, which is zero there, is put back", none, none
-    if bias.any() and recurrent.any():
-        words = "the {which} of its two biases is put back into {what}"
-        yield "bias-dropped", words.replace("{which}", "second"), bias, none
-        yield "bias-dropped", words.replace("{which}", "first"), none, recurrent
-    yield "bias-doubled", "{what} is counted once, and not twice", 2 * bias, 2 * recurrent
-    yield "bias-doubled", "{what} is counted once, and not twice", total, total
-    yield "bias-halved", "{what} is counted in full, and not half", bias / 2, recurrent / 2
-    if cell == "gru":
-        words = "the candidate's two biases in {what} are put into their places: {how}"
-        yield "bias-misplaced", words.replace("{how}", "they are exchanged"), recurrent, bias
-        yield "bias-misplaced", words.replace("{how}", "both are in that of the input"), total, none
-        yield "bias-misplaced", words.replace("{how}", "both are in that of the state"), none, total
-    if cell == "lstm":
-        forget = np.zeros_like(bias)
-        forget[GATES["lstm"].index("f")] = 1
-        yield "forget-bias-missing", "1 is added to the forget gate in {what}", bias - forget, recurrent
-        yield "forget-bias-twice", "1 is taken off the forget gate in {what}", bias + forget, recurrent
-
-
-def _rounding(mine: Array, yours: Array) -> str:
-    """Return the type that an array was rounded to, or nothing."""
-    exact, met = mine.astype(np.float64), yours.astype(np.float64)
-    if np.array_equal(exact, met):
-        return ""
-    for kind, digits in (("float32", 24), ("float16", 11), ("bfloat16", 8)):
-        # Both steps of a sum may have been rounded, and small numbers of float16 have fewer digits.
-        near = np.abs(exact - met) <= 2.0 ** (1 - digits) * np.abs(exact) + (1e-7 if kind == "float16" else 0)
-        if near.all() and np.array_equal(_rounded(met, kind), met):
-            return kind
-    return ""
-
-
-def _rounded(array: Array, kind: str) -> Array:
-    if kind != "bfloat16":
-        return array.astype(kind).astype(np.float64)
-    # NumPy has no bfloat16: it is the upper half of a float32, rounded to even.
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return upper.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 # ── options ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -735,9 +558,6 @@ def _all_of(group: Sequence[Difference]) -> Callable[[Guess], Guess]:
     return plant
 
 
-Plant = Callable[[Guess], Guess]
-
-
 def _ways_of(layer: Layer, weights: Parts) -> Iterator[tuple[str, str, Plant]]:
     """Yield the mistakes that one layer can have: slug, what undoes it, and what plants it."""
     spec, name = layer.spec, layer.name
@@ -749,7 +569,7 @@ def _ways_of(layer: Layer, weights: Parts) -> Iterator[tuple[str, str, Plant]]:
         return way(lambda call: plain(call._replace(spec=call.spec.replace(**changes))))
 
     if isinstance(spec, Recurrent):
-        yield from ((mistake, words, way(run)) for mistake, words, run in _recurrent_ways(spec))
+        yield from ((mistake, words, way(run)) for mistake, words, run in recurrent_ways(spec))
     for which in ("activation", "recurrent_activation"):
         usual = spec.options().get(which)
         for other in OTHER_ACTIVATIONS if usual else ():
@@ -762,7 +582,7 @@ def _ways_of(layer: Layer, weights: Parts) -> Iterator[tuple[str, str, Plant]]:
         if usual in ("hard_sigmoid", "sigmoid") and weights:
             now = "x/6 + 0.5" if usual == "hard_sigmoid" else usual
             words = f"{which} of {{layer}} is {now}, and not hard_sigmoid as {old}"
-            yield "hard-sigmoid-version", words, way(_scaling(which, scale))
+            yield "hard-sigmoid-version", words, way(scaling(which, scale))
     if isinstance(spec, GRU):
         other = "before" if spec.reset == "after" else "after"
         yield "reset", f"{{layer}} resets {spec.reset} the recurrent product, and not {other} it", option(reset=other)
@@ -796,126 +616,4 @@ _MENDED = {
     "bias-dropped": "no more",
     "bias-doubled": "no more",
     "kernel-transposed": "back",
-}
-
-
-def _scaling(which: str, scale: float) -> Way:
-    """Run a layer whose hard_sigmoid has the other slope: 0.2x + 0.5 is (1.2x)/6 + 0.5, so that its weights tell."""
-
-    def run(call: Call) -> list[Array]:
-        gates = GATES[call.spec.cell]
-        factors = np.array([1.0 if gate in "gn" else scale for gate in gates] or [scale])
-
-        def scaled(name: str, array: Array) -> Array:
-            own = gates_of(call.spec.cell, name.rpartition("/")[2])
-            if not gates:
-                return array * scale
-            chosen = [factors[gates.index(gate)] for gate in own]
-            return array * np.reshape(chosen, (-1, *[1] * (array.ndim - 1))) if own else array
-
-        weights = {name: scaled(name, np.asarray(array, np.float64)) for name, array in call.weights.items()}
-        return plain(call._replace(spec=call.spec.replace(**{which: "hard_sigmoid"}), weights=weights))
-
-    return run
-
-
-def _recurrent_ways(spec: Recurrent) -> Iterator[tuple[str, str, Way]]:
-    """Yield the ways to run a recurrent layer wrongly: slug, what undoes it, and the way."""
-    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
-    kinds = 2 if spec.cell == "lstm" else 1
-
-    def sequences(call: Call, **changes: Any) -> list[Array]:
-        return plain(call._replace(spec=call.spec.replace(return_sequences=True, **changes)))
-
-    def ends(outputs: list[Array], step: int) -> list[Array]:
-        return [each[:, step] for each in outputs[:front]] + outputs[front:]
-
-    def turned(call: Call) -> list[Array]:
-        return plain(call._replace(spec=call.spec.replace(go_backwards=not spec.go_backwards)))
-
-    def reversed_input(call: Call) -> list[Array]:
-        mask = None if call.mask is None else call.mask[:, ::-1]
-        made = plain(call._replace(value=call.value[:, ::-1], mask=mask))
-        return [each[:, ::-1] for each in made[:front]] + made[front:] if spec.return_sequences else made
-
-    words = "{layer} reads the sequence from its other end"
-    yield "direction", words, turned
-    yield "direction", words, reversed_input
-    if spec.bidirectional:
-        if not spec.return_sequences:
-            words = "the backward half of {layer} is taken where it ends, at the first step, and not at the last"
-            yield "backward-end", words, lambda call: ends(sequences(call), 0 if spec.go_backwards else -1)
-        yield from _direction_ways(spec)
-    if not spec.return_sequences:
-        words = "{layer} gives its output of the last step, and not of the first"
-        yield (
-            "wrong-step",
-            words,
-            lambda call: ends(sequences(call), -1 if spec.bidirectional and spec.go_backwards else 0),
-        )
-    if kinds == 2 and spec.return_state:
-
-        def crossed(call: Call) -> list[Array]:
-            made = plain(call)
-            states = made[front:]
-            return made[:front] + [states[place ^ 1] for place in range(len(states))]
-
-        yield "states-exchanged", "the states h and c of {layer} are exchanged", crossed
-    if kinds == 2:
-
-        def started(call: Call, run: Way = plain) -> list[Array]:
-            states = list(call.states or [])
-            return run(call._replace(states=[states[place ^ 1] for place in range(len(states))] or None))
-
-        yield "states-exchanged", "the first states h and c of {layer} are exchanged", started
-        if spec.return_state:
-            words = "the states h and c of {layer} are exchanged, the first and the last"
-            yield "states-exchanged", words, lambda call: started(call, crossed)
-
-    def transposed(call: Call) -> list[Array]:
-        made = sequences(call._replace(value=call.value.swapaxes(0, 1), mask=None, states=None))
-        back = [each.swapaxes(0, 1) for each in made[:front]] + made[front:]
-        return back if spec.return_sequences else ends(back, -1)
-
-    yield "batch-and-time-exchanged", "batch and time of {layer} are exchanged", transposed
-    words = "the mask has its effect on {layer}"
-    yield "mask-ignored", words, lambda call: plain(call._replace(mask=None))
-    words = "zero_output_for_mask of {layer} is " + f"{spec.zero_output_for_mask}"
-    other = not spec.zero_output_for_mask
-    yield (
-        "zero-output-for-mask",
-        words,
-        lambda call: plain(call._replace(spec=call.spec.replace(zero_output_for_mask=other))),
-    )
-
-
-def _direction_ways(spec: Recurrent) -> Iterator[tuple[str, str, Way]]:
-    """Yield what can go wrong where two directions become one."""
-
-    def rejoined(call: Call, change: Callable[[Array, Array], tuple[Array, Array]]) -> list[Array]:
-        made = plain(call._replace(spec=call.spec.replace(merge=None)))
-        halves = change(made[0], made[1])
-        outputs = list(halves) if spec.merge is None else [MERGES[spec.merge](*halves)]
-        return outputs + made[2:]
-
-    if spec.return_sequences:
-        words = "the outputs of the backward half of {layer} are put into the order of time"
-        yield "backward-not-flipped", words, lambda call: rejoined(call, lambda one, other: (one, other[:, ::-1]))
-    words = "the two halves of the output of {layer} are exchanged"
-    yield "halves-exchanged", words, lambda call: rejoined(call, lambda one, other: (other, one))
-    for merge in ("sum", "ave", "mul", "concat"):
-        if merge != spec.merge and spec.merge is not None:
-            words = f"merge of {{layer}} is {spec.merge}, and not {merge}"
-            yield "merge", words, _merging(merge)
-
-
-def _merging(merge: str) -> Way:
-    return lambda call: plain(call._replace(spec=call.spec.replace(merge=merge)))
-
-
-MERGES: dict[str, Callable[[Array, Array], Array]] = {
-    "concat": lambda one, other: np.concatenate([one, other], -1),
-    "sum": lambda one, other: one + other,
-    "ave": lambda one, other: (one + other) / 2,
-    "mul": lambda one, other: one * other,
 }

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gatewise.arrays.network import unstacked
-from gatewise.core.explain import Explanation, explain_network
-from gatewise.core.layout import CANONICAL, store
-from gatewise.core.network import Layer, Network
+from gatewise.core.layout import CANONICAL
+from gatewise.core.network import Layer
 from gatewise.core.plan import plan
 from gatewise.core.spec import Recurrent, Spec
-from gatewise.errors import SpecError
 from gatewise.live import own_layouts
 
 if TYPE_CHECKING:
@@ -96,38 +94,6 @@ def comparable(mine: Unit, yours: Unit) -> bool:
 def alike(ours: list[Unit], theirs: list[Unit]) -> bool:
     """Say whether two sides have the same layers with weights, in the same order."""
     return len(ours) == len(theirs) and all(map(comparable, ours, theirs))
-
-
-def explained(first: Side, second: Side) -> Explanation:
-    """Explain why two live objects that are the same layers count differently.
-
-    Raises:
-        SpecError: They are not the same layers; the first that differs is named.
-    """
-    sides = []
-    for side in (first, second):
-        form, natives = side.adapter.form(side.obj), side.adapter.natives(side.obj)
-        flat, places = unstacked(side.network)
-        own = own_layouts(side.framework, side.network, form, natives)
-        sides.append([(layer, own[places[layer.name][0]]) for layer in flat.weighted])
-    layers: list[Layer] = []
-    layouts = {}
-    for number in range(max(map(len, sides))):
-        here, there = (side[number] if number < len(side) else None for side in sides)
-        if here is None or there is None or _sizes(here[0].spec) != _sizes(there[0].spec):
-            raise SpecError(
-                "These are not the same layers, so no way of storing explains the difference.",
-                f"layer {number + 1}: {here[0].spec if here else 'none'} and {there[0].spec if there else 'none'}",
-                "Compare a layer with its port.",
-            )
-        layers.append(Layer(here[0].name, here[0].spec))
-        layouts[here[0].name] = (here[1], there[1])
-    return explain_network(Network(tuple(layers)), first.framework, second.framework, layouts)
-
-
-def _sizes(spec: Spec) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """Return the kind of a layer, and the shapes of its canonical weights."""
-    return spec.cell, store(CANONICAL[spec.cell], spec).shapes
 
 
 def halves(spec: Spec) -> list[str]:

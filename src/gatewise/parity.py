@@ -143,6 +143,18 @@ class Parity:
 
         return render(verifying(self), "plain")
 
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.reports import verifying
+        from gatewise.report.tables import render
+
+        return render(verifying(self), "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.reports import verifying
+        from gatewise.report.tables import render
+
+        return render(verifying(self), "html")
+
 
 class Side(NamedTuple):
     """One object of a comparison, with its adapter and what it is."""
@@ -243,10 +255,13 @@ class Runner:
 
 def _free(network: Network) -> Network:
     """Return the network with inputs whose timesteps are free, and whose batch is, where no layer keeps states."""
-    keeps = any(isinstance(layer.spec, Recurrent) and layer.spec.stateful for layer in network.layers)
+    stateful = [layer for layer in network.layers if isinstance(layer.spec, Recurrent) and layer.spec.stateful]
+    keeps = bool(stateful)
+    if any(layer.distributed for layer in stateful):
+        return network  # Keras runs it on steps whose number is known.
 
     def freed(spec: Spec) -> Spec:
-        if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer else 2):
+        if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer or spec.boolean else 2):
             return spec
         return spec.replace(shape=(None, *spec.shape[1:]), batch=spec.batch if keeps else None)
 
@@ -590,6 +605,8 @@ def _draw(
     spec = source.spec
     assert isinstance(spec, Input)
     shape = (spec.batch or batch, *(length if size is None else size for size in spec.shape))
+    if spec.boolean:
+        return random.random(shape) < 0.7
     if not spec.integer:
         drawn = (scale * random.normal(size=shape)).astype(np.float32)
         for layer in network.layers:
@@ -702,9 +719,12 @@ def _with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tu
     layouts = own_layouts(copy.framework, copy.network, form, own)
     # A bare cell reads one step, which has no direction, and its class says what it computes.
     for layer in copy.network.layers if form != "cell" else ():
-        for name, taken in misreadings(layer):
+        for name, taken in misreadings(layer) if not layer.shares else ():
             if (layer.name, name) not in seen:
-                layers = [taken if each is layer else each for each in copy.network.layers]
+                layers = [
+                    dataclasses.replace(each, spec=taken.spec) if each.owner == layer.name else each
+                    for each in copy.network.layers
+                ]
                 yield layer.name, name, copy.rebuilt(Network(tuple(layers), copy.network.outputs), copy.dtype())
     for layer in copy.network.weighted:
         canonical, right = CANONICAL[layer.spec.cell], copy.adapter.read(own[layer.name])

@@ -29,6 +29,8 @@ from gatewise.errors import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from gatewise.core.inventory import Inventory, Tensor
+
 GROUP = "gatewise.adapters"
 
 
@@ -56,6 +58,12 @@ class ModelAdapter(Adapter, Protocol):
 
     def describe(self, obj: Any) -> Network:
         """Return what an object is, in neutral terms."""
+
+    def inventory(self, obj: Any) -> Inventory:
+        """Return what an object holds, layers that no spec describes too; layouts are left out."""
+
+    def saved_extras(self, path: str) -> tuple[Tensor, ...]:
+        """Return what a file of the framework's own holds beside the object that ``open_file`` gives."""
 
     def natives(self, obj: Any) -> dict[str, Any]:
         """Return layer name → the framework's own layer, on which ``read`` and ``write`` work."""

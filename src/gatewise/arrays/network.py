@@ -6,6 +6,7 @@ runs one layer wrongly.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,19 @@ import numpy as np
 
 from gatewise.arrays import reference
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import Activation, Dense, Embedding, Input, Masking, Recurrent, Spec, outputs_of
+from gatewise.core.spec import (
+    Activation,
+    Dense,
+    Embedding,
+    Flip,
+    Input,
+    Masking,
+    Merge,
+    Recurrent,
+    Spec,
+    is_state,
+    outputs_of,
+)
 
 Array = np.ndarray
 Weights = Mapping[str, Array]
@@ -28,6 +41,8 @@ class Call(NamedTuple):
         value: What it reads, batch first.
         mask: (batch, steps), true where a step counts, or None.
         states: Its first states, (batch, size) each, or None.
+        others: What it reads beside the value, where it merges.
+        masks: The masks of all that it merges.
     """
 
     spec: Spec
@@ -35,6 +50,8 @@ class Call(NamedTuple):
     value: Array
     mask: Array | None = None
     states: Sequence[Array] | None = None
+    others: Sequence[Array] = ()
+    masks: Sequence[Array | None] = ()
 
 
 Way = Callable[[Call], list[Array]]
@@ -62,7 +79,7 @@ def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
     for layer in network.layers:
         spec = layer.spec
         if not isinstance(spec, Recurrent) or spec.layers == 1:
-            layers.append(Layer(layer.name, spec, renamed(layer.inputs), layer.trainable, layer.distributed))
+            layers.append(dataclasses.replace(layer, inputs=renamed(layer.inputs), rules=()))
             places[layer.name] = (layer.name, 0)
             continue
         front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
@@ -76,7 +93,8 @@ def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
                 layers=1, features=width, dropout_between=0.0, return_sequences=not top or spec.return_sequences
             )
             inputs = (*renamed(below), *renamed(starts[place * each : (place + 1) * each]))
-            layers.append(Layer(name, single, inputs, layer.trainable, layer.distributed))
+            shares = f"{layer.shares}.{place}" if layer.shares else ""
+            layers.append(dataclasses.replace(layer, name=name, spec=single, inputs=inputs, rules=(), shares=shares))
             places[name] = (layer.name, place)
             below = (name,)
             for number in range(each):
@@ -120,6 +138,11 @@ def walk(
     values: dict[str, list[Array]] = {}
     carried: dict[str, Array | None] = {}
     waiting, left = list(inputs), list(states or [])
+
+    def mask_with(reference: str) -> Array | None:
+        name, number = source_of(reference)
+        return None if is_state(network[name].spec, number) else carried[name]
+
     for layer in network.layers:
         spec = layer.spec
         if isinstance(spec, Input) or not layer.inputs:
@@ -129,28 +152,78 @@ def walk(
             value, mask = values[layer.name][0], None
         else:
             name, number = source_of(layer.inputs[0])
-            value, mask = values[name][number], carried[name]
-        given: Sequence[Array] | None = [values[name][number] for name, number in map(source_of, layer.inputs[1:])]
+            value, mask = values[name][number], mask_with(layer.inputs[0])
+        if layer.mask and masks:
+            name, number = source_of(layer.mask)
+            mask = values[name][number] != 0
+        given: Sequence[Array] = [values[name][number] for name, number in map(source_of, layer.inputs[1:])]
         if isinstance(spec, Recurrent) and not given and left:
             kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
             given, left = left[:kinds], left[kinds:]
-        way = (ways or {}).get(layer.name, plain)
-        call = Call(spec, weights.get(layer.name, {}), value, mask, given or None)
-        values[layer.name] = _each_step(call, way) if layer.distributed else way(call)
-        carried[layer.name] = _mask_behind(spec, value, mask) if masks else None
+        way = (ways or {}).get(layer.owner, plain)
+        call = Call(spec, weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
+        if isinstance(spec, Merge):
+            among = [mask, *map(mask_with, layer.inputs[1:])]
+            call = call._replace(states=None, others=given, masks=among)
+            mask = _mask_of_several(spec, [value, *given], among)
+        values[layer.name] = _each_step(call, way, layer.distributed)
+        carried[layer.name] = _mask_behind(spec, value, mask, layer.distributed) if masks else None
     return [values[name][number] for name, number in map(source_of, network.results)]
 
 
-def _each_step(call: Call, way: Way) -> list[Array]:
-    """Run a layer on each step of one more time axis."""
+def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
+    """Run a layer on each step of some more time axes."""
+    if not axes:
+        return way(call)
     batch, steps = call.value.shape[:2]
+    if isinstance(call.spec, Recurrent) and call.spec.stateful:
+        return _each_step_from_the_last(call, way, axes)
     flat = call.value.reshape(batch * steps, *call.value.shape[2:])
     mask = None if call.mask is None or call.mask.ndim < 3 else call.mask.reshape(batch * steps, -1)
-    return [each.reshape(batch, steps, *each.shape[1:]) for each in way(call._replace(value=flat, mask=mask))]
+    made = _each_step(call._replace(value=flat, mask=mask), way, axes - 1)
+    return [each.reshape(batch, steps, *each.shape[1:]) for each in made]
 
 
-def _mask_behind(spec: Spec, value: Array, mask: Array | None) -> Array | None:
-    """Return the mask that goes on from a layer."""
+def _each_step_from_the_last(call: Call, way: Way, axes: int) -> list[Array]:
+    """Run a layer that keeps its states on one step after the other, the last innermost."""
+    spec = call.spec
+    assert isinstance(spec, Recurrent)
+    shape = call.value.shape[: 1 + axes]
+    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+    made: list[list[Array]] = []
+    states = call.states
+    for place in np.ndindex(*shape[1:]):
+        step = (slice(None), *place)
+        mask = None if call.mask is None or call.mask.ndim < 2 + axes else call.mask[step]
+        outputs = way(
+            call._replace(spec=spec.replace(return_state=True), value=call.value[step], mask=mask, states=states)
+        )
+        states = outputs[front:]
+        made.append(outputs if spec.return_state else outputs[:front])
+    stacked = [np.stack(each, 1) for each in zip(*made, strict=True)]
+    return [each.reshape(*shape, *each.shape[2:]) for each in stacked]
+
+
+def _mask_of_several(spec: Merge, values: Sequence[Array], masks: Sequence[Array | None]) -> Array | None:
+    """Return the mask of what is merged: a step counts where it does in any."""
+    if all(mask is None for mask in masks):
+        return None
+    if spec.merge == "concat" and spec.axis % values[0].ndim == 1 and values[0].ndim > 2:
+        whole = [
+            np.ones(value.shape[:2], bool) if mask is None else mask for value, mask in zip(values, masks, strict=True)
+        ]
+        return np.concatenate(whole, 1)
+    known = [mask for mask in masks if mask is not None]
+    return np.logical_or.reduce(known) if len(known) == len(masks) else None
+
+
+def _mask_behind(spec: Spec, value: Array, mask: Array | None, axes: int) -> Array | None:
+    """Return the mask that goes on from a layer that runs on each step of some more time axes."""
+    if axes and not isinstance(spec, Flip):
+        return mask
+    if isinstance(spec, Flip):
+        turned = spec.mask and mask is not None and mask.ndim > 1 + axes
+        return np.flip(mask, 1 + axes) if turned and mask is not None else mask
     if isinstance(spec, Masking):
         return np.asarray((value != spec.mask_value).any(-1))
     if isinstance(spec, Embedding):
@@ -174,7 +247,40 @@ def plain(call: Call) -> list[Array]:
     if isinstance(spec, Activation):
         with np.errstate(all="ignore"):
             return [reference.ACTIVATION_FUNCTIONS[spec.activation](np.asarray(call.value, np.float64))]
+    if isinstance(spec, Merge):
+        parts = [call.value, *call.others]
+        if spec.merge in ("max", "min", "mul"):
+            return [_joined_under_masks(spec, parts, call.masks or [None] * len(parts))]
+        return [JOINED[spec.merge](parts, spec.axis)]
+    if isinstance(spec, Flip):
+        return [call.value[:, ::-1]] if spec.values else [call.value]
     return [call.value]
+
+
+JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {
+    "concat": np.concatenate,
+    "sum": lambda parts, _: np.add.reduce(parts),
+    "ave": lambda parts, _: np.add.reduce(parts) / len(parts),
+    "sub": lambda parts, _: parts[0] - parts[1],
+}
+"""Word of ``Merge`` → what it does to arrays, where masks play no part."""
+
+
+def _joined_under_masks(spec: Merge, parts: Sequence[Array], masks: Sequence[Array | None]) -> Array:
+    whole = [None if mask is None else np.expand_dims(mask, -1) for mask in masks]
+    if spec.merge == "mul":
+        made = np.multiply.reduce(
+            [part if mask is None else np.where(mask, part, 1) for part, mask in zip(parts, whole, strict=True)]
+        )
+        known = [mask for mask in whole if mask is not None]
+        return np.asarray(np.where(np.logical_or.reduce(known), made, 0) if len(known) == len(parts) else made)
+    join: Callable[..., Array] = np.maximum if spec.merge == "max" else np.minimum
+    made, behind = parts[0], whole[0]
+    for part, mask in zip(parts[1:], whole[1:], strict=True):
+        taken = part if mask is None else np.where(mask, part, made)
+        made = join(made if behind is None else np.where(behind, made, taken), taken)
+        behind = None if mask is None or behind is None else behind | mask
+    return made
 
 
 def _recur(spec: Recurrent, call: Call) -> list[Array]:

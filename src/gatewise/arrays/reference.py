@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Recurrent, Spec
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Recurrent, Spec
 from gatewise.errors import ShapeError, SpecError, WeightsError, nearest
 
 Array = NDArray[np.float64]
@@ -251,6 +251,8 @@ def run(
     projection_bias     state                   LSTM with a projection
     kernel, bias        units, features; units  Dense
     table               tokens, units           Embedding
+    scale, shift        features                BatchNorm, LayerNorm
+    mean, variance      features                BatchNorm
     ==================  ======================  =============================================================
 
     A part that is missing counts as zero, and one that is there counts even where the spec has ``bias=False`` or
@@ -264,7 +266,7 @@ def run(
     Args:
         spec: What the layer computes. Rates of dropout have no effect: this is inference.
         weights: Canonical arrays by name; not modified.
-        inputs: ``(B, T, features)``; for Dense ``(..., features)``; for Embedding whole numbers of any shape.
+        inputs: ``(B, T, features)``; for Dense and norms ``(..., features)``; for Embedding whole numbers of any shape.
         state: The first state, as in ``Result.states``; None is zeros.
         mask: ``(B, T)``, true where a step counts, by the time of the inputs, used as it is by every layer. A masked
             step keeps the state and repeats the previous output, which is zero before the first valid step.
@@ -295,11 +297,13 @@ def run(
             return _run_dense(spec, weights, inputs)
         if isinstance(spec, Embedding):
             return _run_embedding(spec, weights, inputs)
+        if isinstance(spec, BatchNorm | LayerNorm):
+            return _run_norm(spec, weights, inputs)
         if isinstance(spec, Recurrent) and spec.cell in _STEPS:
             return _run_recurrent(spec, weights, inputs, state, mask, zero_output_for_mask, input_clip)
     raise SpecError(
         f"{type(spec).__name__} has no reference.",
-        "The reference computes LSTM, GRU, RNN, Dense and Embedding.",
+        "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm and LayerNorm.",
         "Compare this layer with the framework's own output.",
     )
 
@@ -391,6 +395,19 @@ def _run_embedding(spec: Embedding, weights: Mapping[str, ArrayLike], inputs: Ar
             "Was the vocabulary larger than the table?",
         )
     return Result(w["table"][tokens.astype(np.intp)], ())
+
+
+def _run_norm(spec: BatchNorm | LayerNorm, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:
+    x = _fitting("inputs", inputs, {"...": None, "features": spec.features}, spec)
+    parts = [part for part, there in (("scale", spec.scale), ("shift", spec.shift)) if there]
+    parts += ["mean", "variance"] if isinstance(spec, BatchNorm) else []
+    w = _fitting_weights(spec, weights, {part: {"features": spec.features} for part in parts})
+    if isinstance(spec, BatchNorm):
+        mean, variance = w["mean"], w["variance"]
+    else:
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    output = (x - mean) / np.sqrt(variance + spec.epsilon)
+    return Result(output * w.get("scale", np.ones(())) + w.get("shift", np.zeros(())), ())
 
 
 # --------------------------------------------------------------------------------------- arrays that must fit

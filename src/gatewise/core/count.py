@@ -5,6 +5,7 @@ Counts come from the same slots that the port uses, so the two cannot disagree.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gatewise.core.layout import (
     axis_length,
     check_holds,
     store,
+    summed_gates,
     wanted_parts,
 )
 from gatewise.core.network import Network
@@ -65,11 +67,14 @@ class Count:
         framework: The layout's name, or the framework's for a network.
         terms: One for each stored tensor.
         notes: What does not change the count, said where one might think so.
+        effective: How many are left without the redundant ones, which the outputs cannot tell from others: of two
+            biases that a gate only sees as a sum, one.
     """
 
     framework: str
     terms: tuple[Term, ...]
     notes: tuple[str, ...]
+    effective: int
 
     @property
     def total(self) -> int:
@@ -112,6 +117,15 @@ def count(spec: Spec, layout: Layout) -> Count:
     (51, ['units·features', 'units'])
     """
     check_holds(layout, spec)
+    apart, slots = uncounted(spec, layout), store(layout, spec).slots
+    buffers = {slot.tensor for key, slot in slots.items() if key in apart}
+    terms = tuple(term for term in stored_terms(spec, layout) if term.name not in buffers)
+    effective = sum(size(spec, key) for key in slots.keys() - redundant(spec, layout))
+    return Count(layout.name, terms, notes(spec), effective)
+
+
+def stored_terms(spec: Spec, layout: Layout) -> list[Term]:
+    """Return a term for each tensor that a layout stores, parameters or not."""
     stored = store(layout, spec)
     keys: dict[str, list[Key]] = {name: [] for name in stored.shapes}
     for key, slot in stored.slots.items():
@@ -124,26 +138,47 @@ def count(spec: Spec, layout: Layout) -> Count:
             Term(
                 name,
                 shape,
-                _product(shape),
+                math.prod(shape),
                 written,
                 tuple(_gate_terms(spec, keys[name])),
                 _dimensions(spec, layout, keys[name][0], shape, written),
                 substitute(written, values),
             )
         )
-    return Count(layout.name, tuple(terms), notes(spec))
+    return terms
+
+
+def uncounted(spec: Spec, layout: Layout) -> set[Key]:
+    """Return the canonical blocks that a layout stores and does not call parameters."""
+    return {key for key in store(layout, spec).slots if key.part in layout.uncounted.split()}
+
+
+TWINS = {"recurrent_bias": "bias", "mean": "shift", "variance": "scale"}
+"""Part → the part that can do its work: what the outputs see is the two together."""
+
+
+def redundant(spec: Spec, layout: Layout) -> set[Key]:
+    """Return the stored blocks without which a layer could compute everything that it can compute with them.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> from gatewise.registry import layout
+    >>> spec = LSTM(3, 50)
+    >>> sorted({key.part for key in redundant(spec, layout("torch", spec))})
+    ['recurrent_bias']
+    """
+    slots, wanted, summed = store(layout, spec).slots, wanted_parts(spec), summed_gates(spec)
+    return {
+        key
+        for key in slots
+        if key.part not in wanted
+        or (key.part in TWINS and key._replace(part=TWINS[key.part]) in slots and (not key.gate or key.gate in summed))
+    }
 
 
 def size(spec: Spec, key: Key) -> int:
     """Return the number of elements of one canonical block."""
-    return _product(axis_length(spec, axis, key.layer) for axis in PARTS[spec.cell][key.part].split() if axis != "gate")
-
-
-def _product(lengths: Iterable[int]) -> int:
-    total = 1
-    for length in lengths:
-        total *= length
-    return total
+    axes = PARTS[spec.cell][key.part].split()
+    return math.prod(axis_length(spec, axis, key.layer) for axis in axes if axis != "gate")
 
 
 def _gate_terms(spec: Spec, keys: list[Key]) -> Iterable[GateTerm]:
@@ -316,8 +351,10 @@ def count_network(network: Network, framework: str, layouts: dict[str, Layout]) 
     """Count a network; ``layouts`` has the layout of each layer by the layer's name."""
     terms: list[Term] = []
     said: list[str] = []
+    effective = 0
     for layer in network.weighted:
         counted = count(layer.spec, layouts[layer.name])
         terms += [term._replace(name=f"{layer.name}/{term.name}") for term in counted.terms]
         said += counted.notes
-    return Count(framework, tuple(terms), tuple(dict.fromkeys(said)))
+        effective += counted.effective
+    return Count(framework, tuple(terms), tuple(dict.fromkeys(said)), effective)

@@ -568,7 +568,7 @@ def _other_reset(case: Case) -> Iterator[Claim]:
 def _macs(case: Case) -> Iterator[Claim]:
     outer = tuple(letter for letter in ("timesteps", "batch") if case.values.get(letter, 1) > 1)
     kernels = [block.product for block in case.blocks if block.part not in _BIASES and "peephole" not in block.part]
-    if case.spec.cell == "embedding":
+    if not kernels:  # A table is looked up, a norm has no products.
         return
     kernels += case.head_group(case.head, None, "kernel").products
     for factor, what in (((), "multiplications"), (("2",), "multiplications and additions")):

@@ -7,7 +7,7 @@ one block, nothing can be left over.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,8 +47,30 @@ WORDS = {
         "{lacks} does not store gate {gates}: it computes it as one minus another gate. {has} stores it.",
         "real: a layer with a gate of its own can compute what a coupled one cannot.",
     ),
+    "moving statistics": Wording(
+        "Batch normalisation keeps a moving mean and variance of each feature. {has} counts them among its parameters, "
+        "as not trainable; {lacks} keeps them as buffers, which are no parameters.",
+        "none: both keep them, and no gradient reaches them.",
+    ),
 }
 """Every cause of a difference between two layouts of one layer, by name."""
+
+VIEWS = {
+    "parameters": "what the framework itself counts",
+    "trainable": "what training changes",
+    "stored": "every number that is kept",
+    "effective": "what the outputs can tell apart",
+}
+"""What may be counted, and what it means."""
+
+
+class Tally(NamedTuple):
+    """Two totals of one view: its name, what it means, and how many there are in the first and in the second."""
+
+    view: str
+    meaning: str
+    first: int
+    second: int
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ class Explanation:
         causes: They add up to ``difference``.
         opening: What one gate is, in a sentence with numbers.
         notes: What does not change either count.
+        tallies: The totals of both sides, counted in more than one way.
     """
 
     first: Count
@@ -91,6 +114,7 @@ class Explanation:
     causes: tuple[Cause, ...]
     opening: str
     notes: tuple[str, ...]
+    tallies: tuple[Tally, ...] = ()
 
     @property
     def difference(self) -> int:
@@ -102,7 +126,8 @@ class Explanation:
         lines = [self.opening] if self.opening else []
         lines.append(f"{a.framework} {a.total:,}, {b.framework} {b.total:,}: a difference of {self.difference:+,}.")
         for cause in self.causes:
-            lines.append(f"  {cause.parameters:+,} = {cause.arithmetic}: {cause.name}. {cause.why}")
+            name = f"{cause.layer}: {cause.name}" if cause.layer else cause.name
+            lines.append(f"  {cause.parameters:+,} = {cause.arithmetic}: {name}. {cause.why}")
             lines.append(f"      {cause.effect[0].upper()}{cause.effect[1:]}")
         if not self.causes:
             lines.append("  Both store the same numbers.")
@@ -133,34 +158,58 @@ def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     (200, [('second bias', 200, '4·units')])
     """
     counts = count(spec, first), count(spec, second)
-    causes = (*_causes(spec, second, first, 1), *_causes(spec, first, second, -1))
-    return Explanation(*counts, causes, gate_sentence(spec), counts[0].notes)
+    causes = tuple(layout_causes(spec, first, second, of=counted))
+    return Explanation(*counts, causes, gate_sentence(spec), counts[0].notes, _tallies(*counts))
 
 
-def _causes(spec: Spec, has: Layout, lacks: Layout, sign: int) -> Iterator[Cause]:
-    """Yield what one layout stores and the other does not."""
-    there, elsewhere = store(has, spec).slots, store(lacks, spec).slots
-    grouped: dict[str, list[Key]] = {}
-    for key in there:
-        if key not in elsewhere:
-            grouped.setdefault(_name(spec, key, lacks), []).append(key)
-    for name, keys in grouped.items():
-        words, written = WORDS[name], formula(spec, keys)
-        gates = " and ".join(dict.fromkeys(key.gate for key in keys))
-        why = words.why.format(has=has, lacks=lacks, gates=gates)
-        if name == "second bias" and {key.gate for key in keys} < set(GATES[spec.cell]):
-            why += f" Here this is so for gates {gates}."
-        yield Cause(
-            name,
-            sign * sum(size(spec, key) for key in keys),
-            written,
-            why,
-            words.effect,
-            substitute(written, numbers(spec)),
-        )
+def layout_causes(
+    spec: Spec,
+    first: Layout,
+    second: Layout,
+    *,
+    of: Callable[[Spec, Layout], Collection[Key]],
+    labels: tuple[str, str] | None = None,
+    named: Spec | None = None,
+) -> Iterator[Cause]:
+    """Yield why two layouts of one layer count differently.
+
+    Args:
+        spec: The layer.
+        first: One layout.
+        second: The other; a cause is positive where it has more.
+        of: What of a layer a layout counts.
+        labels: What to call the two, if not by the layouts' names.
+        named: The layer by which a cause is named, where the given one is still to become it.
+    """
+    here, there = labels or (str(first), str(second))
+    for has, lacks, sign, words_of in (
+        (second, first, 1, {"has": there, "lacks": here}),
+        (first, second, -1, {"has": here, "lacks": there}),
+    ):
+        elsewhere = of(spec, lacks)
+        grouped: dict[str, list[Key]] = {}
+        for key in of(spec, has):
+            if key not in elsewhere:
+                grouped.setdefault(cause_name(named or spec, key, lacks), []).append(key)
+        for name, keys in grouped.items():
+            words, written = WORDS[name], formula(spec, keys)
+            gates = " and ".join(dict.fromkeys(key.gate for key in keys))
+            why = words.why.format(**words_of, gates=gates)
+            if name == "second bias" and {key.gate for key in keys} < set(GATES[spec.cell]):
+                why += f" Here this is so for gates {gates}."
+            parameters = sign * sum(size(spec, key) for key in keys)
+            yield Cause(name, parameters, written, why, words.effect, substitute(written, numbers(spec)))
 
 
-def _name(spec: Spec, key: Key, lacks: Layout) -> str:
+def counted(spec: Spec, layout: Layout) -> list[Key]:
+    """Return the blocks of a layer that a layout stores and calls parameters."""
+    return [key for key in store(layout, spec).slots if key.part not in layout.uncounted.split()]
+
+
+def cause_name(spec: Spec, key: Key, lacks: Layout) -> str:
+    """Return the cause, a key of ``WORDS``, of a block that one layout does not count."""
+    if key.part in lacks.uncounted.split():
+        return "moving statistics"
     if key.gate in lacks.tied:
         return "coupled gate"
     if key.part not in wanted_parts(spec):
@@ -182,4 +231,11 @@ def explain_network(
         for cause in explain(layer.spec, *layouts[layer.name]).causes
     ]
     opening = next((gate_sentence(layer.spec) for layer in network.layers if gate_sentence(layer.spec)), "")
-    return Explanation(counts[0], counts[1], tuple(causes), opening, counts[0].notes)
+    return Explanation(counts[0], counts[1], tuple(causes), opening, counts[0].notes, _tallies(*counts))
+
+
+def _tallies(first: Count, second: Count) -> tuple[Tally, ...]:
+    return (
+        Tally("parameters", VIEWS["parameters"], first.total, second.total),
+        Tally("effective", VIEWS["effective"], first.effective, second.effective),
+    )

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
 
-GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h", "dense": "", "embedding": ""}
+GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h", "dense": "", "embedding": "", "batchnorm": "", "layernorm": ""}
 """Canonical gates of each kind of cell, in canonical order."""
 
 _RECURRENT = {
@@ -46,6 +46,8 @@ PARTS: dict[str, dict[str, str]] = {
     "rnn": _RECURRENT,
     "dense": {"kernel": "units features", "bias": "units"},
     "embedding": {"table": "tokens units"},
+    "batchnorm": {"scale": "features", "shift": "features", "mean": "features", "variance": "features"},
+    "layernorm": {"scale": "features", "shift": "features"},
 }
 """Canonical parts of each kind of cell, each with its axes in canonical order."""
 
@@ -58,6 +60,8 @@ OPTION_OF_PART = {
     "peephole": "peepholes",
     "peephole_kernel": "peepholes",
     "projection": "projection",
+    "scale": "scale",
+    "shift": "shift",
 }
 """The option of a spec that calls a part into being; the other parts always are."""
 
@@ -106,7 +110,7 @@ def wanted_parts(spec: Spec) -> set[str]:
     wanted -= {"peephole_kernel"} if peepholes != "full" else set()
     if options.get("projection") is None:
         wanted -= {"projection"}
-    return wanted
+    return wanted - {part for part in ("scale", "shift") if not options.get(part, True)}
 
 
 def axis_length(spec: Spec, axis: str, layer: int = 0) -> int:
@@ -381,7 +385,7 @@ class Layout:
 
     Args:
         name: ``"framework:Class"``.
-        cell: ``lstm``, ``gru``, ``rnn``, ``dense`` or ``embedding``.
+        cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm`` or ``layernorm``.
         gates: The canonical gate letters in the order this framework stores them.
         tensors: Name template → pattern, in the order the framework lists its tensors.
         source: Where a reader can check it.
@@ -391,6 +395,8 @@ class Layout:
         reset: Which GRUs it computes: ``"before"``, ``"after"`` or both.
         update: Whether the update gate ``"keeps"`` the old state, ``h' = z*h + (1-z)*n``, or ``"takes"`` the new one.
         always: Parts that are stored, as zeros, even where the spec lacks them.
+        uncounted: Parts that are stored and that the framework does not call parameters.
+        together: Options of which it has all or none.
         tied: Gate that is not stored → the gate it is one minus of.
         computes: Option → the only values it can have here, separated by spaces.
         note: What a reader should know beside the table, in one sentence.
@@ -417,6 +423,8 @@ class Layout:
     reset: str = "before after"
     update: str = "keeps"
     always: str = ""
+    uncounted: str = ""
+    together: str = ""
     tied: Mapping[str, str] = field(default_factory=dict)
     computes: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
@@ -603,6 +611,10 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
                 f"Use reset={layout.reset!r}, which is another function, or another framework.",
             )
         )
+    differing = [option for option in layout.together.split() if options[option] != options[layout.together.split()[0]]]
+    if differing:
+        why = f"{layout} has {layout.together.replace(' ', ' and ')}, or none of them."
+        found.append(Gap(differing[0], options[differing[0]], why, "Choose that, or another framework."))
     for option, value in options.items():
         allowed = layout.computes.get(option, UNLESS_LISTED.get(option, "*")).split()
         if "*" not in allowed and str(value) not in allowed:

@@ -10,11 +10,13 @@ from gatewise.errors import SpecError, nearest
 
 
 class Rule(NamedTuple):
-    """What acts on one weight in training alone: a penalty on it, or a projection after each step.
+    """What acts in training alone: a penalty on a weight or on what a layer gives, or a projection after each step.
 
     Attributes:
-        kind: ``"penalty"`` (a regulariser, added to the loss) or ``"projection"`` (a constraint).
-        weight: The weight, by Keras's name for it: ``kernel``, ``recurrent_kernel``, ``bias`` or ``embeddings``.
+        kind: ``"penalty"`` (a regulariser, added to the loss), ``"projection"`` (a constraint), or ``"activity"`` (a
+            penalty on all that a layer gives, over the size of the batch).
+        weight: The weight, by Keras's name for it: ``kernel``, ``recurrent_kernel``, ``bias`` or ``embeddings``; or
+            ``output``.
         name: What it is, by Keras's name: ``L1L2``, ``OrthogonalRegularizer``, ``MaxNorm`` …
         settings: Its arguments, sorted by name.
     """
@@ -35,21 +37,31 @@ class Layer:
         inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on. A
             recurrent layer may read its first states behind the sequence, in the order of its own states.
         trainable: Whether training changes its weights.
-        distributed: Whether it runs on each step of one more time axis, each step for itself.
+        distributed: On how many more time axes it runs, on each step for itself.
         rules: What acts on its weights in training alone.
         step: Whether it is a bare cell, which runs one step and reads no time axis.
         masked: Whether it follows a mask that comes to it. Keras's recurrent layers do not where they read first states
             and are not given the mask by hand; the mask goes on from them all the same.
+        shares: The layer before it whose weights it has, where one layer is used several times; else empty.
+        mask: The mask that it is given by hand, as a reference, true where a step counts; else empty. It goes on from
+            the layer as any other.
     """
 
     name: str
     spec: Spec
     inputs: tuple[str, ...] = ()
     trainable: bool = True
-    distributed: bool = False
+    distributed: int = 0
     rules: tuple[Rule, ...] = ()
     step: bool = False
     masked: bool = True
+    shares: str = ""
+    mask: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The layer that has its weights: itself, unless it shares another's."""
+        return self.shares or self.name
 
 
 def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
@@ -94,7 +106,14 @@ class Network:
                     f"Network: {self._listed()}.",
                     "Give each a name of its own.",
                 )
-            self._check_references(known, layer.inputs, f"Layer {layer.name!r}")
+            reads = (*layer.inputs, layer.mask) if layer.mask else layer.inputs
+            self._check_references(known, reads, f"Layer {layer.name!r}")
+            if layer.shares and (known.get(layer.shares) != layer.spec or self[layer.shares].shares):
+                raise SpecError(
+                    f"Layer {layer.name!r} shares the weights of {layer.shares!r}, which is no such layer before it.",
+                    f"Network: {self._listed()}.",
+                    "Name the first layer that has these weights, and give both one spec.",
+                )
             known[layer.name] = layer.spec
         self._check_references(known, self.outputs, "The network's output")
 
@@ -120,8 +139,8 @@ class Network:
 
     @property
     def weighted(self) -> tuple[Layer, ...]:
-        """The layers that have weights."""
-        return tuple(layer for layer in self.layers if layer.spec.cell)
+        """The layers that have weights of their own: of those that share some, the first."""
+        return tuple(layer for layer in self.layers if layer.spec.cell and not layer.shares)
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer of a name."""
@@ -151,6 +170,8 @@ class Network:
                 "rules": [rule._asdict() | {"settings": dict(rule.settings)} for rule in layer.rules],
                 "step": layer.step,
                 "masked": layer.masked,
+                "shares": layer.shares,
+                "mask": layer.mask,
             }
             for layer in self.layers
         ]
@@ -179,9 +200,12 @@ class Network:
                 if unknown:
                     raise unknown_option(kind, min(unknown))
                 rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
-                place = bool(entry["trainable"]), bool(entry["distributed"]), rules
+                place = bool(entry["trainable"]), int(entry["distributed"]), rules
                 seldom = bool(entry.get("step", False)), bool(entry.get("masked", True))
-                layers.append(Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom))
+                references = str(entry.get("shares", "")), str(entry.get("mask", ""))
+                layers.append(
+                    Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom, *references)
+                )
             return cls(tuple(layers), tuple(data["outputs"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SpecError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import Dense, Embedding, Input, Recurrent, Spec
+from gatewise.core.spec import Dense, Embedding, Input, Merge, Recurrent, Spec
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]
@@ -25,10 +25,35 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
         if isinstance(layer.spec, Input):
             found[layer.name] = ((layer.spec.batch, *layer.spec.shape),)
         elif layer.inputs:
-            name, number = source_of(layer.inputs[0])
-            through = _distributed if layer.distributed else _through
-            found[layer.name] = through(layer, layer.spec, found[name][number])
+            first, *others = [found[name][number] for name, number in map(source_of, layer.inputs)]
+            if isinstance(layer.spec, Merge):
+                found[layer.name] = (_merged(layer, layer.spec, [first, *others]),)
+            else:
+                found[layer.name] = _distributed(layer, layer.spec, first, layer.distributed)
     return found
+
+
+def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
+    """Return the one shape of several, which are alike but along the axis on which they are laid end to end."""
+    axis = spec.axis % len(shapes[0]) if spec.merge == "concat" and spec.axis < len(shapes[0]) else -1
+    if spec.merge == "sub" and len(shapes) != 2:
+        raise _misfit(layer, shapes[-1], f"It subtracts one from another, and reads {len(shapes)}.", "Give it two.")
+    made = list(shapes[0])
+    if spec.merge == "concat" and axis < 0:
+        raise _misfit(layer, shapes[0], f"It has no axis {spec.axis}.", "Give an axis that it has.")
+    for shape in shapes[1:]:
+        if len(shape) != len(made) or any(
+            place != axis and None not in pair and pair[0] != pair[1]
+            for place, pair in enumerate(zip(made, shape, strict=True))
+        ):
+            raise _misfit(layer, shape, f"It reads {shapes[0]}, too.", "Give it tensors of one shape.")
+        for place, size in enumerate(shape):
+            here = made[place]
+            if place == axis:
+                made[place] = None if here is None or size is None else here + size
+            else:
+                made[place] = size if here is None else here
+    return tuple(made)
 
 
 def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
@@ -61,7 +86,10 @@ def _recurrent(spec: Recurrent, shape: Shape) -> tuple[Shape, ...]:
     return tuple(given)
 
 
-def _distributed(layer: Layer, inner: Spec, shape: Shape) -> tuple[Shape, ...]:
+def _distributed(layer: Layer, inner: Spec, shape: Shape, axes: int) -> tuple[Shape, ...]:
+    """Return what a layer gives that runs on each step of some more time axes."""
+    if not axes:
+        return _through(layer, inner, shape)
     if isinstance(inner, Recurrent) and len(shape) == 3:
         kind = type(inner).__name__
         raise _misfit(
@@ -72,7 +100,7 @@ def _distributed(layer: Layer, inner: Spec, shape: Shape) -> tuple[Shape, ...]:
         )
     if len(shape) < 3:
         raise _misfit(layer, shape, "TimeDistributed needs a time axis.", "Drop it, or feed (batch, timesteps, …).")
-    parts = _through(layer, inner, (shape[0], *shape[2:]))
+    parts = _distributed(layer, inner, (shape[0], *shape[2:]), axes - 1)
     return tuple((part[0], shape[1], *part[1:]) for part in parts)
 
 

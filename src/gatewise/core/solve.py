@@ -92,11 +92,16 @@ class Solution:
 
 
 class Solutions(list[Solution]):
-    """All that has a total, the likeliest first; a plain list that shows its beginning in a notebook."""
+    """All that has a total, the likeliest first; a plain list that shows its beginning in a notebook.
 
-    def __init__(self, found: Iterable[Solution], wanted: int) -> None:
+    Attributes:
+        wanted: The total.
+        searched: What was searched, in a sentence.
+    """
+
+    def __init__(self, found: Iterable[Solution], wanted: int, searched: str = "") -> None:
         super().__init__(found)
-        self.wanted = wanted
+        self.wanted, self.searched = wanted, searched
 
     def __str__(self) -> str:
         return "\n".join([f"{len(self):,} ways to {self.wanted:,} parameters", *map(str, self[:10])])
@@ -155,7 +160,29 @@ def solve(
                 (family.plausibility(inputs, size, outputs), family.layers(inputs, size, outputs), family.layout)
             )
     found.sort(key=lambda each: each[0])
-    return Solutions((Solution(layers, rank, layout) for rank, (_, layers, layout) in enumerate(found, 1)), total)
+    solutions = (Solution(layers, rank, layout) for rank, (_, layers, layout) in enumerate(found, 1))
+    return Solutions(solutions, total, _searched(bounds, cell, features, units))
+
+
+def _searched(bounds: Bounds, cell: str | None, features: int | None, units: int | None) -> str:
+    """Say what is searched.
+
+    >>> _searched(BOUNDS._replace(most_layers=1, directions=(1,), most_outputs=0), "lstm", 3, None)
+    'Searched: LSTM with features=3 and any units; 1 layer; one direction; with and without biases.'
+    """
+    cells = [name for name in bounds.cells if cell is None or name.lower() == cell.lower()]
+    sizes = [f"{name}={size}" if size else f"any {name}" for name, size in (("features", features), ("units", units))]
+    parts = [
+        f"{', '.join(cells)} with {' and '.join(sizes)}",
+        f"1 to {bounds.most_layers} layers" if bounds.most_layers > 1 else "1 layer",
+        "one direction or two"
+        if len(bounds.directions) > 1
+        else ("one direction", "two directions")[bounds.directions[0] - 1],
+        " and ".join({True: "with", False: "without"}[each] for each in bounds.biases) + " biases",
+    ]
+    if bounds.most_outputs:
+        parts.append(f"alone or under a dense layer of 1 to {bounds.most_outputs} outputs")
+    return f"Searched: {'; '.join(parts)}."
 
 
 def _checked(total: object, bounds: Bounds) -> int:

@@ -22,6 +22,9 @@ ACTIVATIONS = (
 MERGES = ("concat", "sum", "mul", "ave", None)
 """How the outputs of two directions become one; ``None`` leaves them apart."""
 
+JOINS = ("concat", "sum", "mul", "ave", "sub", "max", "min")
+"""How several tensors become one."""
+
 MOST_LAYERS = 10_000
 
 
@@ -138,6 +141,7 @@ class Recurrent(Spec):
     return_state: bool = True
     stateful: bool = False
     zero_output_for_mask: bool = False
+    dropout_masks: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +156,7 @@ class Recurrent(Spec):
         _check_rate(owner, "dropout", self.dropout)
         _check_rate(owner, "recurrent_dropout", self.recurrent_dropout)
         _check_rate(owner, "dropout_between", self.dropout_between)
+        _check_choice(owner, "dropout_masks", self.dropout_masks, (None, "layer", "gate"))
         if self.merge is None and self.bidirectional and self.layers > 1:
             raise SpecError(
                 f"merge=None with layers={self.layers}.",
@@ -206,6 +211,8 @@ class LSTM(Recurrent):
         dropout: Rate of dropout on the input, in training only: one mask for all steps.
         recurrent_dropout: The same on the state.
         dropout_between: Rate of dropout between stacked layers, in training only: a mask for each step.
+        dropout_masks: Whether each ``"gate"`` draws masks of its own, or the ``"layer"`` one for all; None is the first
+            with recurrent dropout, else the second.
         go_backwards: Whether the sequence is read from its end; the outputs come in the order of reading.
         return_sequences: Whether the output at every step comes out, or only the last.
         return_state: Whether the last states come out, too.
@@ -328,12 +335,65 @@ class Embedding(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Norm(Spec):
+    """What the normalisations have; use ``BatchNorm`` or ``LayerNorm``."""
+
+    features: int
+    _: dataclasses.KW_ONLY
+    scale: bool = True
+    shift: bool = True
+    epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        _check_size(owner, "features", self.features)
+        _check_flag(owner, "scale", self.scale)
+        _check_flag(owner, "shift", self.shift)
+        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, int | float) or self.epsilon < 0:
+            raise SpecError(
+                f"epsilon={self.epsilon!r} is no number from 0.",
+                f"{owner}: epsilon is added to the variance.",
+                "Keras takes 0.001 unless told otherwise, torch 0.00001.",
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class BatchNorm(Norm):
+    """Normalisation of each feature over the batch, by moving statistics once trained; counted, and not yet ported.
+
+    Args:
+        features: Size of the last axis.
+        scale: Whether each feature has a factor (Keras's gamma).
+        shift: Whether each feature has a summand (Keras's beta).
+        epsilon: What is added to the variance before its root is taken.
+
+    >>> BatchNorm(50)
+    BatchNorm(features=50)
+    """
+
+    cell: ClassVar[str] = "batchnorm"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LayerNorm(Norm):
+    """Normalisation of each sample over its features; counted, and not yet ported. Arguments as of ``BatchNorm``.
+
+    >>> LayerNorm(50, shift=False)
+    LayerNorm(features=50, shift=False)
+    """
+
+    cell: ClassVar[str] = "layernorm"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Input(Spec):
     """Where data comes into a network.
 
     Args:
         shape: Lengths of the axes behind the batch; None where any length will do, as for timesteps.
         integer: Whether it holds tokens and not numbers.
+        boolean: Whether it holds a mask.
         batch: The only batch size there can be, or None.
 
     >>> Input((None, 3))
@@ -344,6 +404,7 @@ class Input(Spec):
     _: dataclasses.KW_ONLY
     integer: bool = False
     batch: int | None = None
+    boolean: bool = False
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -396,13 +457,79 @@ class Masking(Spec):
     cell: ClassVar[str] = ""
 
 
-KINDS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding)}
+@dataclass(frozen=True, repr=False, eq=False)
+class Merge(Spec):
+    """Makes one tensor of several; its layer reads them all.
+
+    Masks act as in Keras's layers: a step counts in the result where it does in any part, if each part has a mask;
+    ``"max"`` and ``"min"`` take a step from the parts in which it counts, ``"mul"`` takes 1 where it does not, and 0
+    where it counts in none.
+
+    Args:
+        merge: How: laid end to end (``"concat"``), or number by number.
+        axis: The axis along which they are laid end to end, the batch being 0; -1 is the last.
+
+    >>> Merge("sum")
+    Merge(merge='sum')
+    """
+
+    merge: str = "concat"
+    _: dataclasses.KW_ONLY
+    axis: int = -1
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("Merge", "merge", self.merge, JOINS)
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int) or not (self.axis == -1 or self.axis > 0):
+            raise SpecError(
+                f"axis={self.axis!r} is no axis.", "Merge: axis is -1 or a number from 1.", "Leave it out for the last."
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Flip(Spec):
+    """Turns a sequence round, its first step last.
+
+    A recurrent layer that reads from the end hands its mask on as it came, and its outputs in the order of reading:
+    what stands behind it may have to turn only one of the two.
+
+    Args:
+        values: Whether the steps are turned round.
+        mask: Whether the mask is that goes on from here.
+
+    >>> Flip(mask=False)
+    Flip(mask=False)
+    """
+
+    values: bool = True
+    mask: bool = True
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_flag("Flip", "values", self.values)
+        _check_flag("Flip", "mask", self.mask)
+
+
+KINDS: dict[str, type[Spec]] = {
+    kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm)
+}
 """The kinds of layer that have weights, by the name of their class."""
 
-WEIGHTLESS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (Input, Dropout, Activation, Masking)}
+WEIGHTLESS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (Input, Dropout, Activation, Masking, Merge, Flip)}
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
 
 
 def outputs_of(spec: Spec) -> tuple[str, ...]:
     """Return the names of what a layer gives, in order."""
     return spec.outputs if isinstance(spec, Recurrent) else ("output",)
+
+
+def is_state(spec: Spec, number: int) -> bool:
+    """Say whether an output is a state, to which no mask belongs.
+
+    >>> is_state(LSTM(3, 5), 0), is_state(LSTM(3, 5), 2)
+    (False, True)
+    """
+    return "state_" in outputs_of(spec)[number]

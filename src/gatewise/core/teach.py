@@ -196,6 +196,16 @@ class Equations:
     def __str__(self) -> str:
         return "\n".join(line.text for line in self.lines)
 
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.teaching import teaching
+
+        return teaching(self, "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.teaching import teaching
+
+        return teaching(self, "html")
+
 
 _LATEX = [
     ("(\\w)\u0303_(\\{[^}]*\\}|\\w+)", r"\\tilde{\1}_\2"),
@@ -257,7 +267,7 @@ def equations(spec: Spec, notation: str = "blog", layouts: Sequence[Layout] = ()
         raise SpecError(
             f"No notation is called {notation!r}.",
             f"Known: {', '.join(NOTATIONS)}.",
-            nearest(notation, NOTATIONS) + "Use one of these.",
+            nearest(notation, NOTATIONS) + "Use one of these; with --format latex it is written in LaTeX.",
         )
     if not isinstance(spec, Recurrent):
         raise SpecError(
@@ -496,6 +506,18 @@ class Growth:
     rows: tuple[tuple[int, tuple[int, ...]], ...]
     notes: tuple[str, ...]
 
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.tables import render
+        from gatewise.report.teaching import growing
+
+        return render(growing(self), "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.tables import render
+        from gatewise.report.teaching import growing
+
+        return render(growing(self), "html")
+
 
 def vary(spec: Spec, text: str, lookups: Mapping[str, Callable[[Spec], Layout]]) -> Growth:
     """Count a layer at several sizes.
@@ -531,12 +553,14 @@ def read_range(spec: Spec, text: str) -> tuple[str, list[int]]:
     known = [name for name in numbers(spec) if name != "directions"] + list(CONTEXT)
     name, sign, written = (part.strip() for part in text.partition("="))
     example = "Write units=32:512:32 (first, last, step) or units=32,64,128."
-    if not sign or name not in known:
+    if name not in known:
         raise SpecError(
             f"Cannot vary {text!r}.",
             f"{type(spec).__name__}: what can vary is {', '.join(known)}.",
             nearest(name, known) + example,
         )
+    if not sign or not written:
+        raise SpecError(f"{text!r} has no values.", f"The values of {name} are missing.", example)
     if not re.fullmatch(r"[\d_]+(:[\d_]+){1,2}|[\d_]+(,[\d_]+)*", written):
         raise SpecError(f"Cannot read the values {written!r}.", f"Values of {name}.", example)
     parts = [int(each) for each in re.split("[:,]", written)]
@@ -602,6 +626,18 @@ class Option:
     def other(self) -> str:
         """The framework that the counterpart belongs to."""
         return "PyTorch" if self.owner == "Keras" else "Keras"
+
+    def _repr_markdown_(self) -> str:
+        from gatewise.report.tables import render
+        from gatewise.report.teaching import optional
+
+        return render(optional(self, "github"), "github")
+
+    def _repr_html_(self) -> str:
+        from gatewise.report.tables import render
+        from gatewise.report.teaching import optional
+
+        return render(optional(self, "html"), "html")
 
 
 _NONE = "No change."

@@ -67,7 +67,7 @@ def cause_table(explanation: Explanation) -> Table:
         [
             f"{cause.layer}: {cause.name}" if cause.layer else cause.name,
             cause.parameters,
-            f"{cause.formula} = {cause.arithmetic}",
+            cause.formula if cause.formula == cause.arithmetic else f"{cause.formula} = {cause.arithmetic}",
             cause.effect.partition(":")[0],
         ]
         for cause in explanation.causes
@@ -78,24 +78,28 @@ def cause_table(explanation: Explanation) -> Table:
     return Table("", ["cause", "parameters", "formula", "effect"], rows)
 
 
-def explaining(
-    spec: Spec, explanation: Explanation, *, timesteps: int | None = None, batch: int | None = None
-) -> Report:
-    """Lay out why two counts differ."""
-    first, second = explanation.first, explanation.second
-    opening = [
-        str(spec),
-        explanation.opening,
-        f"{first.framework} has {first.total:,} parameters, {second.framework} {second.total:,}.",
+def tally_table(explanation: Explanation) -> Table:
+    """Lay out the totals of both sides, counted in each way."""
+    rows: list[list[object]] = [
+        [each.view, each.first, each.second, each.second - each.first, each.meaning] for each in explanation.tallies
     ]
+    names = [explanation.first.framework, explanation.second.framework]
+    return Table("", ["counted", *names, "difference", "which is"], rows)
+
+
+def explaining(
+    spec: Spec | None, explanation: Explanation, *, timesteps: int | None = None, batch: int | None = None
+) -> Report:
+    """Lay out why two counts differ; of two models there is no one spec."""
+    opening = [str(spec) if spec is not None else "", explanation.opening]
     why = [
         f"{cause.name[0].upper()}{cause.name[1:]}: {cause.why} {cause.effect[0].upper()}{cause.effect[1:]}"
         for cause in explanation.causes
     ]
     if not why:
         why = ["Both store the same numbers."]
-    said = [*why, *explanation.notes, *notes(spec, timesteps=timesteps, batch=batch)]
-    return Report(join(opening), [cause_table(explanation)], join(said))
+    said = [*why, *explanation.notes, *(notes(spec, timesteps=timesteps, batch=batch) if spec is not None else ())]
+    return Report(join(opening), [tally_table(explanation), cause_table(explanation)], join(dict.fromkeys(said)))
 
 
 def mapping_table(plan: Plan) -> Table:

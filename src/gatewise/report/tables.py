@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatewise.errors import SpecError, nearest
+from gatewise.report import latex
 
-FORMATS = {"plain": "", "github": "pipe", "latex": "latex", "html": "html", "csv": "", "json": ""}
+FORMATS = {"plain": "", "github": "pipe", "latex": "", "html": "html", "csv": "", "json": ""}
 """The formats by name, each with tabulate's name for it, where tabulate writes it."""
 
 WIDTH = 100
 """Columns of a sentence in plain text; tables are as wide as they are."""
-
-_LATEX = {"·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "…": r"\ldots{}", "≠": r"$\ne$"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def render(report: Report, format: str) -> str:
         return "\n".join(map(_csv, report.tables)).rstrip("\n")
     blocks = [*(_paragraph(line, format) for line in report.opening)]
     for table in report.tables:
-        blocks += [_paragraph(table.title, format)] if table.title else []
+        blocks += [_title(table.title, format)] if table.title else []
         blocks.append(_table(table, format))
     blocks += [_paragraph(line, format) for line in report.notes]
     return "\n\n".join(blocks)
@@ -90,6 +89,8 @@ def _table(table: Table, format: str) -> str:
     right = [_is_numeric([row[column] for row in table.rows]) for column in range(len(table.headers))]
     if format == "plain":
         return _columns([list(table.headers), *cells], right)
+    if format == "latex":
+        return latex.table(table.headers, cells, right)
     from tabulate import tabulate
 
     align = ["right" if each else "left" for each in right]
@@ -100,7 +101,7 @@ def _table(table: Table, format: str) -> str:
         disable_numparse=True,
         colalign=align if cells else None,
     )
-    return _in_latex(text) if format == "latex" else str(text)
+    return str(text)
 
 
 def _columns(rows: list[list[str]], right: list[bool]) -> str:
@@ -135,7 +136,13 @@ def _is_number(cell: object) -> bool:
 def _cell(cell: object) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
+    if isinstance(cell, str):
+        return cell
     return f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell)
+
+
+def _title(text: str, format: str) -> str:
+    return latex.title(text) if format == "latex" else _paragraph(text, format)
 
 
 def _paragraph(text: str, format: str) -> str:
@@ -144,19 +151,11 @@ def _paragraph(text: str, format: str) -> str:
 
         return f"<p>{html.escape(text)}</p>"
     if format == "latex":
-        for sign in "&%$#_{}":
-            text = text.replace(sign, "\\" + sign)
-        return _in_latex(text) + r"\par"
+        return latex.paragraph(text)
     if format == "plain":
         import textwrap
 
         return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
-    return text
-
-
-def _in_latex(text: str) -> str:
-    for sign, command in _LATEX.items():
-        text = text.replace(sign, command)
     return text
 
 

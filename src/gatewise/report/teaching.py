@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 
 from gatewise.core.count import Count
 from gatewise.core.diagnose import Diagnoses
 from gatewise.core.explain import Explanation
 from gatewise.core.plan import Plan
-from gatewise.core.solve import BOUNDS, Bounds, Solutions
+from gatewise.core.solve import Solutions
 from gatewise.core.spec import Spec
 from gatewise.core.teach import Equations, Growth, Option
-from gatewise.report.reports import cause_table, planning, tensor_table
+from gatewise.report.latex import Raw
+from gatewise.report.reports import cause_table, planning, tally_table, tensor_table
 from gatewise.report.tables import Report, Table, join, render
 
 SHOWN = 10
@@ -47,7 +48,7 @@ def diagnosing(found: Diagnoses, spec: Spec | None = None, *, data: bool = False
     return Report(join(opening), [table] if rows else [], said)
 
 
-def solving(found: Solutions, *, most: int | None = SHOWN, bounds: Bounds = BOUNDS) -> Report:
+def solving(found: Solutions, *, most: int | None = SHOWN) -> Report:
     """Lay out the layers that have a number of parameters; ``most`` None shows all."""
     shown = found if most is None else found[:most]
     rows = [
@@ -59,11 +60,7 @@ def solving(found: Solutions, *, most: int | None = SHOWN, bounds: Bounds = BOUN
     if len(shown) < len(found):
         opening[0] += f" The {len(shown)} likeliest:"
     tables = [Table("", ["rank", "layers", "stored as", "parameters"], rows)] if rows else []
-    searched = (
-        f"Searched: {', '.join(bounds.cells)} of any sizes; 1 to {bounds.most_layers} layers; one direction or two; "
-        f"with and without biases; alone or under a dense layer of 1 to {bounds.most_outputs} outputs."
-    )
-    return Report(opening, tables, [searched])
+    return Report(opening, tables, join([found.searched]))
 
 
 def teaching(equations: Equations, format: str) -> str:
@@ -96,22 +93,10 @@ def teaching(equations: Equations, format: str) -> str:
     ]
     if format != "latex":
         return render(Report(opening, tables, equations.notes), format)
-    plain = [[f"@{number}@", *row[1:]] for number, row in enumerate(symbols)]
-    text = render(
-        Report([], [Table(tables[1].title, tables[1].headers, plain)], _without_signs(equations.notes)), format
-    )
-    for number, symbol in enumerate(equations.symbols):
-        text = text.replace(f"@{number}@", f"${symbol.latex}$", 1)
-    return "\n\n".join([render(Report(opening, []), format), equations.latex, text])
-
-
-def _without_signs(notes: Sequence[str]) -> list[str]:
-    """Name the signs that a LaTeX text cannot hold as they stand in the equations."""
-    names = {"σ is": "The function sigma is", "* multi": "The circled dot multi", "⊙ multi": "The circled dot multi"}
-    text = "\n".join(notes)
-    for sign, name in names.items():
-        text = text.replace(sign, name)
-    return text.splitlines()
+    signs = [[Raw(f"${symbol.latex}$"), *row[1:]] for symbol, row in zip(equations.symbols, symbols, strict=True)]
+    notes = [re.sub(r"^\*(?= multiplies)", "⊙", note) for note in equations.notes]  # In print, * is a circled dot.
+    rest = Report([], [Table(tables[1].title, tables[1].headers, signs)], notes)
+    return "\n\n".join([render(Report(opening, []), format), equations.latex, render(rest, format)])
 
 
 def optional(option: Option, format: str) -> Report:
@@ -149,5 +134,5 @@ def shown(thing: Count | Explanation | Plan, format: str) -> str:
         return render(Report([], [tensor_table([thing])], thing.notes), format)
     if isinstance(thing, Explanation):
         why = [f"{cause.name}: {cause.why}" for cause in thing.causes] or ["Both store the same numbers."]
-        return render(Report(join([thing.opening]), [cause_table(thing)], why), format)
+        return render(Report(join([thing.opening]), [tally_table(thing), cause_table(thing)], join(why)), format)
     return render(planning(thing), format)

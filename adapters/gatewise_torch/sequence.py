@@ -1,0 +1,103 @@
+"""One layer and direction by a fast path: inference, and training with a backward pass of its own.
+
+What the fast paths do not do (peepholes, dropout of the state, a projection or a bound on the memory in training, a
+user's callable, activations across units) the plain loop does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatewise_torch import fast, fast_gru, fast_lstm, fast_rnn
+from gatewise_torch.loops import Cell, Run, States, Weights, plain
+
+PATHS: dict[str, ModuleType] = {"lstm": fast_lstm, "gru": fast_gru, "rnn": fast_rnn}
+
+
+def can_infer(cell: Cell, w: Weights) -> bool:
+    """Say whether ``infer`` does this."""
+    gates = cell.kind == "rnn" or (cell.gate.known and not cell.gate.across)
+    return w.ch is None and cell.act.known and gates
+
+
+def can_train(cell: Cell, w: Weights) -> bool:
+    """Say whether ``train`` does this."""
+    gates = cell.kind == "rnn" or cell.gate.slope is not None
+    return w.ch is None and w.hr is None and cell.cell_clip is None and cell.act.slope is not None and gates
+
+
+def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
+    """Do what ``loops.plain`` does, where no gradient is wanted."""
+    with fast.quiet():
+        if run.input_dropout is not None:
+            x = x * run.input_dropout
+        hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, None)
+        shown = fast.shown(run)
+        return (hidden if shown is None else hidden.masked_fill_(~shown, 0.0)), last
+
+
+def train(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
+    """Do what ``loops.plain`` does, with a faster way back."""
+    if run.input_dropout is not None:
+        x, run = x * run.input_dropout, run._replace(input_dropout=None)
+    tensors = (x, *state, *w[:5])
+    output, *last = _Sequence.apply(cell, run, *tensors)  # type: ignore[no-untyped-call]
+    return output, tuple(last)
+
+
+class _Sequence(torch.autograd.Function):
+    """One layer and direction."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: Cell, run: Run, x: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+        state, w = tensors[:-5], Weights(*tensors[-5:])
+        kept: list[Tensor] = []
+        with fast.quiet():
+            hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, kept)
+            shown = fast.shown(run)
+            output = hidden if shown is None else torch.where(shown, hidden, 0.0)
+        ctx.save_for_backward(x, *tensors, hidden, *kept)
+        ctx.cell, ctx.run, ctx.inputs, ctx.shown = cell, run, 1 + len(tensors), shown
+        ctx.set_materialize_grads(False)  # of a whole sequence of zeros, where the last state alone was used
+        return output, *last
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # at every look, all are unpacked
+        inputs, (hidden, *kept) = saved[: ctx.inputs], saved[ctx.inputs :]
+        if torch.is_grad_enabled():
+            # Someone will differentiate what comes out of here, of which the fast way knows nothing.
+            return None, None, *_replayed(ctx.cell, ctx.run, inputs, grads)
+        x, state, w = inputs[0], inputs[1:-5], Weights(*inputs[-5:])
+        # Making the context costs a small layer 5 % of its step, so it is made where there is something to switch off.
+        casts = torch.is_autocast_enabled(x.device.type)
+        with torch.autocast(x.device.type, enabled=False) if casts else contextlib.nullcontext(), fast.quiet():
+            if ctx.shown is not None and grads[0] is not None:
+                grads = (torch.where(ctx.shown, grads[0], 0.0), *grads[1:])
+            found = PATHS[ctx.cell.kind].backward(
+                ctx.cell, x, state, w, ctx.run, hidden, kept, grads, ctx.needs_input_grad[2:]
+            )
+        return None, None, *found
+
+
+def _replayed(
+    cell: Cell, run: Run, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients by way of the plain loop, so that they can be differentiated again."""
+    # Aliases: an input may depend on another one (a tied weight below), and must not be counted through it.
+    aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    x, *state = aliases[:-5]
+    outputs, last = plain(cell, x, tuple(state), Weights(*aliases[-5:]), run)
+    given = [(out, grad) for out, grad in zip((outputs, *last), grads, strict=True) if grad is not None]
+    wanted = [one for one in aliases if one is not None and one.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [out for out, _ in given], wanted, [grad for _, grad in given], create_graph=True, allow_unused=True
+        )
+    )
+    return tuple(next(found) if one is not None and one.requires_grad else None for one in aliases)

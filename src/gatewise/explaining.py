@@ -1,0 +1,230 @@
+"""Explains why two live objects, or the files of two, hold different numbers of parameters."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatewise import checkpoints
+from gatewise.conversion import local_names
+from gatewise.core.explain import VIEWS, Explanation
+from gatewise.core.infer import infer
+from gatewise.core.inventory import LOOSE, TENSOR, Inventory, Item, Role, Tensor, explain_inventories
+from gatewise.core.layout import Layout, store
+from gatewise.core.spec import KINDS, Dense, Embedding
+from gatewise.errors import FileError, GatewiseError, SpecError, nearest
+from gatewise.live import METADATA, load
+from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, owner, packages
+from gatewise.registry import layout as framework_layout
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COUNTER = "num_batches_tracked"
+"""What torch calls the buffer that counts the steps of a batch normalisation."""
+
+
+def explained(first: Any, second: Any, view: str = "parameters") -> Explanation:
+    """Explain two live objects or files; see ``gatewise.explain``."""
+    if not isinstance(view, str) or view not in VIEWS:
+        known = ", ".join(f"{name!r} ({meaning})" for name, meaning in VIEWS.items())
+        raise SpecError(f"of={view!r} is unknown.", f"Known: {known}.", f"{nearest(str(view), VIEWS)}Use one of these.")
+    held = inventory(first), inventory(second)
+    return explain_inventories(_settled(*held), _settled(*reversed(held)), view)
+
+
+def inventory(obj: Any) -> Inventory:
+    """Return what a live object or a file holds."""
+    if not isinstance(obj, str | Path):
+        return _live(obj)
+    path = Path(obj)
+    _check_kind(path)
+    if path.suffix in KERAS_FILES:
+        held = _live(load(path))
+        side = model_adapter("keras")
+        # An older file of HDF5 has the weights of layers alone.
+        saved = held.saved - {Role.SEED} if path.suffix == ".h5" else held.saved
+        return replace(held, label=path.name, extras=(*held.extras, *side.saved_extras(str(path))), saved=saved)
+    if METADATA in checkpoints.metadata(path):
+        held = _live(load(path))
+        return replace(held, label=path.name, saved=held.saved - {Role.SEED})
+    return _of_arrays(checkpoints.load(path), path.name)
+
+
+KERAS_FILES = (".keras", ".h5")
+"""Suffixes of files that Keras reads."""
+
+
+def _check_kind(path: Path) -> None:
+    """Raise ``FileError`` where this is no file that may hold a model or arrays, by its name."""
+    known = (*KERAS_FILES, *checkpoints.CONTAINERS)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder.", f"Expected a file: {', '.join(known)}.", "Name the file in it.")
+    if path.name.endswith(".weights.h5"):
+        raise FileError(
+            f"{path.name} holds weights and no model.",
+            "Keras numbers the weights in such a file and says nothing of the layers.",
+            "Load it into the model, and save the whole model as .keras.",
+        )
+    if path.suffix.lower() not in known:
+        raise FileError(
+            f"{path} has no suffix that is known here.",
+            f"Known: {', '.join(known)}.",
+            "Name the file so that its suffix says what it is.",
+        )
+
+
+def _live(obj: Any) -> Inventory:
+    """Return what a live object holds, each known layer with its layout."""
+    name, side = owner(obj)
+    held = side.inventory(obj)
+    return replace(held, items=tuple(each for item in held.items for each in _with_layout(name, side, item)))
+
+
+def _with_layout(name: str, side: ModelAdapter, item: Item) -> Iterator[Item]:
+    """Yield an item with the layout of its layer, and alone each weight that the layout does not list.
+
+    Where no layout has these tensors, the item has no spec. Moving statistics may be missing.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in item.tensors}
+    for form in ("cell", "model") if item.kind.endswith("Cell") else ("model",):
+        if item.spec is None:
+            break
+        layout = side.layout_of(item.native, live_layout(name, item.spec, form))
+        wanted = store(layout, item.spec).shapes
+        if all(shapes.get(key) == shape or _is_absent(key, shapes) for key, shape in wanted.items()):
+            beside = [each for each in item.tensors if each.name not in wanted and each.role not in BESIDE]
+            yield item._replace(layout=layout, tensors=tuple(each for each in item.tensors if each not in beside))
+            for each in beside:
+                yield Item(f"{item.name}/{each.name}", TENSOR, (each,))
+            return
+    yield item._replace(spec=None)
+
+
+BESIDE = (*LOOSE, Role.BUFFER, Role.TIED)
+"""Roles of tensors that stay with a layer whose layout does not list them."""
+
+
+def _is_absent(name: str, shapes: Mapping[str, Any]) -> bool:
+    return name not in shapes and _role(name) is Role.STATISTIC
+
+
+def _settled(held: Inventory, other: Inventory) -> Inventory:
+    """Return an inventory in which each matrix of a file is the table that the other side has, if it may be one.
+
+    In torch's files a dense layer without a bias and a table of embeddings look the same.
+    """
+    tables: set[tuple[int, int] | None]
+    tables = {(each.spec.tokens, each.spec.units) for each in other.items if isinstance(each.spec, Embedding)}
+    tables -= {_matrix(each) for each in other.items}
+    items = []
+    for item in held.items:
+        sizes = _matrix(item) if item.native is None else None
+        there = framework(held.framework).layouts
+        if sizes is None or sizes not in tables or all(layout.cell != Embedding.cell for layout in there):
+            items.append(item)
+            continue
+        table = Embedding(*sizes)
+        layout = framework_layout(held.framework, table)
+        fits = store(layout, table).shapes == {tensor.name: tensor.shape for tensor in item.tensors}
+        kind = layout.name.partition(":")[2]
+        items.append(item._replace(spec=table, layout=layout, kind=kind) if fits else item)
+    return replace(held, items=tuple(items))
+
+
+def _matrix(item: Item) -> tuple[int, int] | None:
+    """Return the outputs and inputs of a dense layer without a bias; None of anything else."""
+    spec = item.spec
+    return (spec.units, spec.features) if isinstance(spec, Dense) and not spec.bias else None
+
+
+# ── files of arrays ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Inventory:
+    """Return what a file of arrays holds, by the framework whose names explain most of it."""
+    found: dict[str, list[Item]] = {}
+    for name in dict.fromkeys(("keras", "torch", *packages())):
+        found[name] = list(_recognised(name, arrays))
+        if all(item.spec is not None for item in found[name]):
+            break
+    best = max(found, key=lambda name: _explained(found[name]))
+    parameters = frozenset({Role.WEIGHT} if _keeps_buffers(best) else {Role.WEIGHT, Role.STATISTIC})
+    saved = frozenset({Role.WEIGHT, Role.STATISTIC, Role.COUNTER, Role.BUFFER})
+    return Inventory(best, label, tuple(found[best]), parameters, saved)
+
+
+def _keeps_buffers(name: str) -> bool:
+    """Say whether a framework keeps some of what it stores as buffers, which are no parameters."""
+    return any(layout.uncounted for layout in framework(name).layouts)
+
+
+def _explained(items: list[Item]) -> int:
+    return sum(tensor.size for item in items if item.spec is not None for tensor in item.tensors)
+
+
+def _recognised(name: str, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Iterator[Item]:
+    """Yield the layers among some arrays: all of them as one layer, else what stands below each prefix."""
+    counters = {key: array for key, array in arrays.items() if key.endswith(COUNTER)}
+    rest = {key: array for key, array in arrays.items() if key not in counters}
+    label = prefix.strip("./") or name
+    local = local_names(rest) if len(rest) > 1 else {_bare(key[len(prefix) :]): array for key, array in rest.items()}
+    if len(rest) > 1 and all(map(DIRECTION.match, local)):
+        local = {DIRECTION.sub(r"\1_layer/", key): array for key, array in local.items()}
+    shapes = {key: tuple(array.shape) for key, array in local.items()}
+    layouts = framework(name).layouts
+    if TABLE.search(label.lower()):
+        layouts = tuple(sorted(layouts, key=lambda layout: layout.cell != "embedding"))
+    for layout in layouts:
+        if not _names(layout) & shapes.keys() or shapes.keys() == {"bias"}:
+            continue
+        try:
+            spec = infer(layout, shapes)
+        except GatewiseError:  # Not this one; what no layout has is listed as it is.
+            continue
+        tensors = [Tensor(key, shape, _role(key)) for key, shape in shapes.items()]
+        tensors += [Tensor(key, tuple(array.shape), Role.COUNTER) for key, array in counters.items()]
+        yield Item(label, layout.name.partition(":")[2], tuple(tensors), spec, layout)
+        return
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        parts = re.split(r"(?<=[./])", key[len(prefix) :], maxsplit=1)
+        groups.setdefault(prefix + (parts[0] if len(parts) > 1 else ""), {})[key] = array
+    for below, group in groups.items():
+        if below != prefix:
+            yield from _recognised(name, group, below)
+        else:
+            for key, array in group.items():
+                whole = array.dtype.kind in "iub" and _keeps_buffers(name)  # torch trains no whole numbers
+                role = Role.BUFFER if whole and _role(key) is Role.WEIGHT else _role(key)
+                yield Item(key, TENSOR, (Tensor(key[len(prefix) :], tuple(array.shape), role),))
+
+
+DIRECTION = re.compile(r"(forward|backward)_[^/]+/(?:[^/]+/)*")
+"""How the names of a layer that runs both ways begin in Keras."""
+
+TABLE = re.compile(r"emb|token|wte|wpe|lookup")
+"""What the name of a table of embeddings holds; its shape is that of a dense layer without a bias."""
+
+
+def _bare(name: str) -> str:
+    return re.sub(r":\d+$", "", name)
+
+
+@functools.cache
+def _names(layout: Layout) -> set[str]:
+    """Return the names of the tensors of one layer, in one direction or two; of a larger one more are added."""
+    kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
+    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.__dataclass_fields__}
+    both = ({}, {"bidirectional": True}) if "bidirectional" in kind.__dataclass_fields__ else ({},)
+    return {name for options in both for name in store(layout, kind(**sizes, **options)).shapes}
+
+
+def _role(name: str) -> Role:
+    if name.endswith(COUNTER):
+        return Role.COUNTER
+    return Role.STATISTIC if re.search(r"(running|moving)_(mean|var)", name) else Role.WEIGHT
