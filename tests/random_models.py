@@ -53,7 +53,11 @@ def draw_model(keras, rng, dtype="float32", cells=CELLS):
             if kind == "bidirectional":
                 merge = pick(rng, *(MERGES if at_end else MERGES[:-1]))
                 outputs_apart = merge is None
-                one = layers.Bidirectional(one, merge_mode=merge, dtype=dtype)
+                other = {}
+                if rng.random() < 0.2 and not options["return_state"]:  # the two directions are unlike
+                    kind = getattr(layers, pick(rng, *cells))
+                    other["backward_layer"] = kind(units, **options | {"go_backwards": True}, dtype=dtype)
+                one = layers.Bidirectional(one, merge_mode=merge, dtype=dtype, **other)
             outputs_apart |= options["return_state"]
             sequence, wide = sequences, units
         elif kind in ("dense", "cell", "bidirectional"):

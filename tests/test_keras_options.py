@@ -334,10 +334,14 @@ def other_states(keras):
     return one_layer(keras, lambda x: keras.layers.Bidirectional(forward, backward_layer=backward)(x)[0])
 
 
-def constant_state(keras):
-    source = keras.Input((STEPS, FEATURES), batch_size=2)
-    zeros = np.zeros((2, 4), "float32")
-    return keras.Model(source, keras.layers.GRU(4)(source, initial_state=zeros))
+def constant_state(keras, batch=None, kind="GRU", masked=False):
+    source, layers = keras.Input((STEPS, FEATURES), batch_size=batch), keras.layers
+    states = [np.random.default_rng(number).normal(size=(3, 4)).astype("float32") for number in range(2)]
+    layer = getattr(layers, kind)(4)
+    return keras.Model(
+        source,
+        layer((layers.Masking()(source) if masked else source), initial_state=states if kind == "LSTM" else states[0]),
+    )
 
 
 REFUSED = {
@@ -371,7 +375,7 @@ def test_refused_by_name(keras, case):
         (mask_made, ("a mask that is made by other means", "Masking, Embedding")),
         (masking_distributed, ("layer='Masking'", "no mask to give")),
         (other_states, ("return_state=True", "2 and 1 states")),
-        (constant_state, ("a constant",)),
+        (constant_state, ("a constant", "one size of the batch")),
     ],
 )
 def test_models_refused_by_name(keras, make, words):
@@ -379,6 +383,19 @@ def test_models_refused_by_name(keras, make, words):
         gw.port(make(keras), to="torch")
     for word in words:
         assert word in str(met.value)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", CELLS)
+def test_constant_first_states(keras, torch, tmp_path, kind, masked):
+    model = fill(constant_state(keras, 3, kind, masked), np.random.default_rng(0))
+    arrays = some_inputs(model, np.random.default_rng(1))
+    module = assert_ported(model, arrays, "float32")
+    gw.save(module, tmp_path / "model.safetensors")
+    for other in (gw.load(tmp_path / "model.safetensors"), gw.port(module, to="keras")):
+        assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-5
+    assert gw.verify(model, module).passed
+    assert_reference(model, gw.port(model, to="torch", dtype="float64"), [each.astype("float64") for each in arrays])
 
 
 def test_stateful_within_time_distributed_of_unknown_length_is_refused(keras):
@@ -750,6 +767,8 @@ def check_random_model(keras, torch, seed):
     dtype = "float64" if seed % 3 else "float32"
     model, arrays, stateful = draw_model(keras, rng, dtype)
     module = assert_ported(model, arrays, dtype)
+    if dtype == "float64" and seed % 4 == 0:
+        assert_reference(model, module, arrays)
     if stateful and len(arrays) == 1:
         assert_same_over_batches(keras, torch, model, module, arrays[0], rng, dtype)
 
@@ -854,11 +873,16 @@ def check_random_branches(keras, torch, seed):
     if dtype == "float64":
         exact = outputs(module, arrays)
         assert distance(exact, outputs(gw.port(module, to="keras"), arrays)) <= double(model)
-        one = side(module)
-        weights = {unit.name: unit.weights for unit in units(one)}
-        with np.errstate(all="ignore"):
-            reference = walk(unstacked(one.network)[0], weights, arrays)
-        assert distance(exact, reference) <= double(model)
+        assert_reference(model, module, arrays)
+
+
+def assert_reference(model, module, arrays):
+    """Compare a module with the float64 reference, which runs the same description."""
+    one = side(module)
+    weights = {unit.name: unit.weights for unit in units(one)}
+    with np.errstate(all="ignore"):
+        reference = walk(unstacked(one.network)[0], weights, arrays)
+    assert distance(outputs(module, arrays), reference) <= double(model)
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
@@ -894,7 +918,9 @@ def two_directions(keras):
     out, h, c, other_h, other_c = both(layers.Masking()(source))
     states = [layers.Concatenate()(pair) for pair in ([h, other_h], [c, other_c])]
     decoded = layers.LSTM(8, return_sequences=True)(target, initial_state=states)
-    return keras.Model([source, target], [layers.Dense(2)(decoded), layers.GRU(3)(out)])
+    # A state has no mask, also where the output has one.
+    product = layers.Multiply()([h, other_h])
+    return keras.Model([source, target], [layers.Dense(2)(decoded), layers.GRU(3)(out), product])
 
 
 def stacked_directions(keras):

@@ -17,6 +17,7 @@ from gatewise.arrays.native import fitting
 from gatewise.core.layout import GATES, Layout, check_holds
 from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import (
+    Constant,
     Dense,
     Embedding,
     Flip,
@@ -342,6 +343,9 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             tensor = keras.Input(layer.spec.shape, batch_size=layer.spec.batch, dtype=kind, name=layer.name)
             inputs.append(tensor)
             tensors[layer.name] = [tensor]
+            continue
+        if isinstance(layer.spec, Constant):
+            tensors[layer.name] = [np.asarray(layer.spec.values, dtype)]
             continue
         source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
         if isinstance(layer.spec, Merge):

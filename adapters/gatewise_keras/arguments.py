@@ -70,7 +70,7 @@ ARGUMENTS: dict[str, Argument] = {
     "zero_output_for_mask": Argument("carried", "A masked step gives zeros and not the output before it."),
     "initial_state": Argument(
         "carried",
-        "From a layer or input of the model, not a constant. Keras then follows no mask unless given by hand.",
+        "From a layer or input, or a constant. Keras then follows no mask unless given by hand.",
     ),
     "states": Argument("carried", "Of a cell: the states of the step before."),
     "mask": Argument("carried", "As Masking or Embedding make it and layers pass it on, or an Input of dtype='bool'."),

@@ -15,6 +15,7 @@ from gatewise.core.spec import (
     LSTM,
     RNN,
     Activation,
+    Constant,
     Dense,
     Dropout,
     Embedding,
@@ -442,7 +443,10 @@ class _Graph(_Laying):
             return str(scope[use][index])
         sources, states, place = self.read(operation, operation._inbound_nodes[node].arguments)
         reads = [self.visit(source, scope) for source in sources]
-        first = [self.visit(state, scope) for state in states]
+        first = [
+            self.visit(state, scope) if isinstance(state, keras.KerasTensor) else self.constant(operation, state)
+            for state in states
+        ]
         if "mask" in place:
             place["mask"] = self.visit(place["mask"], scope)
         if isinstance(operation, keras.Model):
@@ -451,6 +455,20 @@ class _Graph(_Laying):
             name = self.free(operation.name, own=id(operation) in self._own)
             scope[use] = self.put(operation, name, reads, first, sources, place)
         return str(scope[use][index])
+
+    def constant(self, operation: Any, state: Any) -> str:
+        """Add first states that are numbers and no tensor of the model; they fit one size of the batch."""
+        import keras
+
+        values = np.asarray(keras.ops.convert_to_numpy(state), np.float64)
+        batches = {layer.spec.batch for layer in self.layers.values() if isinstance(layer.spec, Input)}
+        if values.ndim != 2 or batches != {len(values)}:
+            why = f"A constant of shape {values.shape} fits one size of the batch, and the Input has another or none."
+            raise _refusal(
+                operation, "initial_state", "a constant", why, "Give the Input batch_size, or read the states."
+            )
+        rows = tuple(tuple(map(float, row)) for row in values)
+        return self.add(self.free(f"{operation.name}_state"), Constant(rows), ())
 
     def put(
         self, operation: Any, name: str, reads: list[str], states: list[str], sources: list[Any], place: dict[str, Any]
@@ -463,11 +481,10 @@ class _Graph(_Laying):
         if type(operation).__name__ in JOINS.values() and isinstance(operation, keras.layers.Layer):
             return [self.add(name, _merge_of(operation, len(sources[0].shape)), reads)]
         outputs = self.lay(operation, name, reads[0], states, **place)
-        for spec, axes in (
-            (self.layers[source_of(each)[0]].spec, self.layers[source_of(each)[0]].distributed) for each in outputs
-        ):
-            if spec.options().get("stateful") and None in sources[0].shape[1 : 1 + axes]:
-                why = "Within TimeDistributed its states go on from one outer step to the next, and Keras runs them at once."
+        for name in {source_of(each)[0] for each in outputs}:
+            there = self.layers[name]
+            if there.spec.options().get("stateful") and None in sources[0].shape[1 : 1 + there.distributed]:
+                why = "Its states go on from one outer step to the next, and Keras runs a number not known at once."
                 raise _refusal(operation, "stateful", True, why, "Give the Input the number of outer steps.")
         return outputs
 
@@ -501,7 +518,7 @@ class _Graph(_Laying):
         what = ""
         if by_hand and not ((recurrent or type(operation).__name__ == "Flip") and _is_mask_input(mask)):
             what = "a mask that is made by other means"
-        elif not all(isinstance(source, keras.KerasTensor) for source in sources):
+        elif not all(isinstance(source, keras.KerasTensor) for source in sources[: 1 if recurrent else None]):
             what = "a constant"
         elif recurrent and len(sources) > 1:
             expected = sum(map(state_count, specs_of(operation)))
@@ -789,7 +806,7 @@ def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",
-        f"Supported: {', '.join(CLASSES.values())}, RNN, Bidirectional, TimeDistributed.",
+        f"Supported: {', '.join([*CLASSES.values(), *JOINS.values()])}, RNN, Bidirectional, TimeDistributed.",
         way_out,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
 from gatewise.core.network import Layer, Network
-from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Dense, Embedding, Input, Recurrent, Spec
+from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Constant, Dense, Embedding, Input, Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
 
@@ -260,7 +260,7 @@ def natives(obj: Any) -> dict[str, Any]:
         return {
             layer.name: obj.native(layer.name)
             for layer in network.layers
-            if not isinstance(layer.spec, Input) and not layer.shares
+            if not isinstance(layer.spec, Input | Constant) and not layer.shares
         }
     return {network.layers[-1].name: obj}
 
@@ -331,7 +331,7 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     return model, {
         layer.name: model.native(layer.name)
         for layer in network.layers
-        if not isinstance(layer.spec, Input) and not layer.shares
+        if not isinstance(layer.spec, Input | Constant) and not layer.shares
     }
 
 

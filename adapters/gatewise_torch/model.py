@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
+    Constant,
     Dense,
     Dropout,
     Embedding,
@@ -155,7 +156,9 @@ class Model(nn.Module):
         self.activity: Tensor | None = None
         masked = masked_layers(network)
         for layer in network.layers:
-            if not isinstance(layer.spec, Input) and not layer.shares:
+            if isinstance(layer.spec, Constant):
+                self.register_buffer(self._names[layer.name], _constant(layer.spec, dtype), persistent=False)
+            elif not isinstance(layer.spec, Input) and not layer.shares:
                 self.add_module(self._names[layer.name], make(layer.spec, masked=layer.name in masked, dtype=dtype))
 
     def native(self, layer: str) -> nn.Module:
@@ -201,6 +204,9 @@ class Model(nn.Module):
         for layer in self.network.layers:
             if isinstance(layer.spec, Input):
                 values[layer.name], masks[layer.name] = [waiting.pop(0)], None
+                continue
+            if isinstance(layer.spec, Constant):
+                values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
                 continue
             value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
             mask = mask_with(layer.inputs[0])
@@ -268,6 +274,10 @@ class Model(nn.Module):
     def extra_repr(self) -> str:
         """Say what comes in and out."""
         return f"outputs={list(self.network.results)}"
+
+
+def _constant(spec: Constant, dtype: torch.dtype | None) -> Tensor:
+    return torch.tensor(spec.values, dtype=dtype or torch.get_default_dtype())
 
 
 def _recur(

@@ -119,7 +119,7 @@ class Recurrent(nn.Module):
             setattr(self, name, _choice(owner, name, flag, (False, True)))
         self.dropout = _number(owner, "dropout", dropout, "a number from 0 to 1", lambda p: 0 <= p <= 1)
         for name in ("input_dropout", "recurrent_dropout"):
-            # At a rate of 1 all is dropped, as in torch.nn and in Keras's SimpleRNN; its LSTM and GRU drop nothing then.
+            # At a rate of 1 all is dropped, as in torch.nn and Keras's SimpleRNN; its LSTM and GRU drop nothing then.
             setattr(self, name, _number(owner, name, options[name], "a rate from 0 to 1", lambda p: 0 <= p <= 1))
         self.forget_bias = _number(owner, "forget_bias", options["forget_bias"], "a finite number", math.isfinite)
         self.cell_clip: float | None = None

@@ -19,7 +19,7 @@ import numpy as np
 from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
-from gatewise.core.spec import Embedding, Input, Masking, Recurrent, Spec, outputs_of
+from gatewise.core.spec import Constant, Embedding, Input, Masking, Recurrent, Spec, outputs_of
 from gatewise.errors import SpecError
 from gatewise.live import own_layouts, plan_network
 from gatewise.registry import ModelAdapter, owner
@@ -256,7 +256,7 @@ class Runner:
 def _free(network: Network) -> Network:
     """Return the network with inputs whose timesteps are free, and whose batch is, where no layer keeps states."""
     stateful = [layer for layer in network.layers if isinstance(layer.spec, Recurrent) and layer.spec.stateful]
-    keeps = bool(stateful)
+    keeps = bool(stateful) or any(isinstance(layer.spec, Constant) for layer in network.layers)
     if any(layer.distributed for layer in stateful):
         return network  # Keras runs it on steps whose number is known.
 

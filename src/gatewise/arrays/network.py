@@ -16,6 +16,7 @@ from gatewise.arrays import reference
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
+    Constant,
     Dense,
     Embedding,
     Flip,
@@ -145,6 +146,9 @@ def walk(
 
     for layer in network.layers:
         spec = layer.spec
+        if isinstance(spec, Constant):
+            values[layer.name], carried[layer.name] = [np.asarray(spec.values)], None
+            continue
         if isinstance(spec, Input) or not layer.inputs:
             values[layer.name], carried[layer.name] = [np.asarray(waiting.pop(0))], None
             if isinstance(spec, Input):

@@ -579,7 +579,11 @@ def _restructured(mine: _Unit, yours: _Unit, here: _Side, there: _Side, nowhere:
         ours, theirs = (
             _Stock(
                 unit.spec,
-                {k: block.size for k, block in unit.blocks.items() if view != "effective" or not block.redundant},
+                {
+                    key: block.size
+                    for key, block in unit.blocks.items()
+                    if not (view == "effective" and block.redundant) and key.part not in nowhere
+                },
             )
             for unit in (mine, yours)
         )

@@ -196,6 +196,8 @@ class Network:
                 kind, options = kinds[entry["kind"]], dict(entry["options"])
                 if "shape" in options:
                     options["shape"] = tuple(options["shape"])
+                if "values" in options:
+                    options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
                 unknown = set(options) - set(kind.__dataclass_fields__)
                 if unknown:
                     raise unknown_option(kind, min(unknown))

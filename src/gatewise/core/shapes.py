@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import Dense, Embedding, Input, Merge, Recurrent, Spec
+from gatewise.core.spec import Constant, Dense, Embedding, Input, Merge, Recurrent, Spec
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]
@@ -24,6 +24,8 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
     for layer in network.layers:
         if isinstance(layer.spec, Input):
             found[layer.name] = ((layer.spec.batch, *layer.spec.shape),)
+        elif isinstance(layer.spec, Constant):
+            found[layer.name] = ((len(layer.spec.values), len(layer.spec.values[0])),)
         elif layer.inputs:
             first, *others = [found[name][number] for name, number in map(source_of, layer.inputs)]
             if isinstance(layer.spec, Merge):

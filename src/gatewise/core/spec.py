@@ -458,6 +458,21 @@ class Masking(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Constant(Spec):
+    """Numbers that stand in the network itself, such as first states that are not read.
+
+    Args:
+        values: A row for each sequence of the batch.
+
+    >>> Constant(((0.0, 1.0),))
+    Constant(values=((0.0, 1.0),))
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    cell: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Merge(Spec):
     """Makes one tensor of several; its layer reads them all.
 
@@ -517,7 +532,9 @@ KINDS: dict[str, type[Spec]] = {
 }
 """The kinds of layer that have weights, by the name of their class."""
 
-WEIGHTLESS: dict[str, type[Spec]] = {kind.__name__: kind for kind in (Input, Dropout, Activation, Masking, Merge, Flip)}
+WEIGHTLESS: dict[str, type[Spec]] = {
+    kind.__name__: kind for kind in (Input, Constant, Dropout, Activation, Masking, Merge, Flip)
+}
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
 
 
