@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gatewise.core.spec import KINDS, WEIGHTLESS, Spec, outputs_of, unknown_option
+from gatewise.core.spec import KINDS, WEIGHTLESS, Constant, Spec, outputs_of, unknown_option
 from gatewise.errors import SpecError, nearest
 
 
@@ -196,7 +196,7 @@ class Network:
                 kind, options = kinds[entry["kind"]], dict(entry["options"])
                 if "shape" in options:
                     options["shape"] = tuple(options["shape"])
-                if "values" in options:
+                if kind is Constant:
                     options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
                 unknown = set(options) - set(kind.__dataclass_fields__)
                 if unknown:
