@@ -452,6 +452,34 @@ def test_fast_training_is_the_plain_loop(monkeypatch, cell, name, place, backwar
         assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "relu"},
+        {"activation": "linear"},
+        {"recurrent_activation": "exponential"},
+        {"recurrent_activation": "relu6", "activation": "relu"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, reset):
+    layer = LAYERS["gru"](3, 8, reset=reset, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(0, 30)
+    x = 10 * torch.randn(60, 4, 3)
+    for context in (torch.no_grad, torch.enable_grad):
+        with context():
+            fast = layer(x)[0].detach()
+            with monkeypatch.context() as patch:
+                plainly(patch)
+                plain = layer(x)[0].detach()
+        assert not torch.isfinite(plain).all()
+        assert torch.equal(torch.isnan(fast), torch.isnan(plain))
+        assert torch.equal(torch.isposinf(fast), torch.isposinf(plain))
+
+
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("size", [(9, 3, 5, 4), (9, 64, 16, 96)])

@@ -159,6 +159,7 @@ DEFAULTS = defaults(
 )
 
 LIMITS = (
+    Limit("a layer", "normalisation, convolution, attention, …", "ours", "Counted and explained, and not ported."),
     Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
     Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
     Limit("activation", "gelu, leaky_relu in float64", "theirs", "TensorFlow rounds their constants to float32: 4e-8."),

@@ -32,6 +32,10 @@ _elu_backward = _aten.elu_backward.default
 _leaky_relu_backward = _aten.leaky_relu_backward.default
 
 
+BOUNDED = frozenset("sigmoid tanh hard_sigmoid hard_sigmoid_02 hard_tanh softsign softmax sparse_sigmoid".split())
+"""Activations whose output stays between -1 and 1."""
+
+
 @dataclass(frozen=True)
 class Activation:
     """One activation.

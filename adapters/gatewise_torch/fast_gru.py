@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gatewise_torch import fast
+from gatewise_torch.activations import BOUNDED
 from gatewise_torch.fast_lstm import Grads
 from gatewise_torch.loops import Cell, Run, States, Weights
 
@@ -38,6 +39,7 @@ def forward(
         add_both = fast.adder(w.hh[:both_gates], batch, x, time)
         add_n = fast.adder(w.hh[both_gates:], batch, x, time)
         space = x.new_empty((batch, units))
+    bounded = cell.gate.name in BOUNDED and cell.act.name in BOUNDED
     counting = fast.counting(run)
     for chunk in fast.split_time(time, batch * 3 * units * x.element_size(), run.backwards):
         gates = fast.product(x[chunk].reshape(-1, features), w.ih, bias).view(-1, batch, 3 * units)
@@ -55,7 +57,11 @@ def forward(
                 gate(both)
                 add_n(n, torch.mul(r, h, out=space))
             act(n)
-            torch.lerp(n, h, z, out=out)  # z * h + (1 - z) * n
+            if bounded:
+                torch.lerp(n, h, z, out=out)  # z * h + (1 - z) * n
+            else:  # the same in more steps: infinite numbers stay infinite, where lerp subtracts one from another
+                rest = torch.rsub(z, 1.0)
+                torch.addcmul(rest.mul_(n), z, h, out=out)
             h = out if counts is None else torch.where(counts, out, h, out=out)
     return hidden, (h.clone(),)
 
