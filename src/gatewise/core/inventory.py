@@ -323,7 +323,8 @@ def _distance(mine: _Unit, yours: _Unit, *, alike: bool) -> float:
     if mine.spec is None or yours.spec is None:
         return 1.5 if mine.kind.lower() == yours.kind.lower() else math.inf
     if mine.spec.cell == yours.spec.cell:
-        return 1.0
+        ours, theirs = mine.spec.options(), yours.spec.options()
+        return 0.5 + 0.1 * min(4, sum(ours.get(option) != theirs.get(option) for option in OPTION_WORDS))
     both = isinstance(mine.spec, Recurrent) and isinstance(yours.spec, Recurrent)
     return 1.5 if both else math.inf
 
@@ -659,9 +660,11 @@ def _swap(name: str, before: _Stock, after: _Stock, words: Wording) -> Cause:
         if not gone or not come:
             stock, keys = (after, come) if come else (before, gone)
             return Cause(name, parameters, stock.letters(keys), words.why, words.effect, stock.figures(keys))
-    old, new = before.letters(before.sizes), after.letters(after.sizes)
+    same = {key for key in both if before.sizes[key] == after.sizes[key]}
+    gone, come = before.sizes.keys() - same, after.sizes.keys() - same
+    old, new = before.letters(gone), after.letters(come)
     letters = f"change of {new}" if old == new else f"({new}) - ({old})"
-    figures = f"({after.figures(after.sizes)}) - ({before.figures(before.sizes)})"
+    figures = f"({after.figures(come)}) - ({before.figures(gone)})"
     return Cause(name, parameters, letters, words.why, words.effect, figures)
 
 
