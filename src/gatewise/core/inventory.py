@@ -324,7 +324,8 @@ def _distance(mine: _Unit, yours: _Unit, *, alike: bool) -> float:
         return 1.5 if mine.kind.lower() == yours.kind.lower() else math.inf
     if mine.spec.cell == yours.spec.cell:
         ours, theirs = mine.spec.options(), yours.spec.options()
-        return 0.5 + 0.1 * min(4, sum(ours.get(option) != theirs.get(option) for option in OPTION_WORDS))
+        differing = [option for option in OPTION_WORDS if ours.get(option) != theirs.get(option)]
+        return 0.5 + 0.1 * min(4, len(differing))
     both = isinstance(mine.spec, Recurrent) and isinstance(yours.spec, Recurrent)
     return 1.5 if both else math.inf
 
