@@ -32,7 +32,7 @@ test-all: $(VENV)/.ready-all latex  ## test with every framework, long sweeps to
 
 latex:  ## install LaTeX, which some tests set pages with (Debian, as root)
 	@command -v pdflatex > /dev/null \
-	  || { timeout 300 apt-get update -qq && timeout 900 apt-get install -y -qq --no-install-recommends texlive-latex-base; } > /dev/null 2>&1 \
+	  || { timeout 300 apt-get update -qq && timeout 900 apt-get install -y -qq texlive-latex-base; } > /dev/null 2>&1 \
 	  || echo "LaTeX is not here and cannot be installed: the tests that set pages say so and are skipped." >&2
 
 check: $(VENV)/.ready  ## format, lint, types and doctests; changes no file
