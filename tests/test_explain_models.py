@@ -629,3 +629,10 @@ def test_of_belongs_to_files(torch):
     done = CliRunner().invoke(main, ["explain", "keras", "torch", "-x", "3", "-u", "5", "--of", "stored"])
     assert done.exit_code == 2
     assert "--of says what to count of two files" in done.output
+
+
+def test_the_command_knows_every_way_of_counting():
+    from gatewise.cli import main
+
+    [option] = [each for each in main.commands["explain"].params if each.name == "of"]
+    assert list(option.type.choices) == list(VIEWS)

@@ -268,9 +268,7 @@ class _Laying:
         if not layer.shares and native is not None:
             self.natives[name] = native
         above = bool(layer.mask) or any(map(self.carries, reads if isinstance(spec, Merge) else reads[:1]))
-        starts = isinstance(spec, Masking) or (isinstance(spec, Embedding) and spec.mask_zero)
-        ends = isinstance(spec, Recurrent) and not spec.return_sequences and not layer.distributed
-        self._carries[name] = starts or (above and not ends)
+        self._carries[name] = layer.passes_mask(above)
         self.layers[name] = layer
         return name
 

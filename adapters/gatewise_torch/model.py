@@ -126,9 +126,7 @@ def masked_layers(network: Network) -> set[str]:
         above = bool(layer.mask) or any(carries[source_of(reference)[0]] for reference in sources)
         if above and layer.masked:
             reached.add(layer.owner)
-        starts = isinstance(layer.spec, Masking) or (isinstance(layer.spec, Embedding) and layer.spec.mask_zero)
-        ends = isinstance(layer.spec, Recurrent) and not layer.spec.return_sequences
-        carries[layer.name] = starts or (above and not ends)
+        carries[layer.name] = layer.passes_mask(above)
     return reached
 
 

@@ -36,7 +36,11 @@ from gatewise.errors import GatewiseError
 
 
 class Role(StrEnum):
-    """What a stored tensor is to the model."""
+    """What a stored tensor is to the model.
+
+    ``TIED`` is a weight that was listed before, ``FACTOR`` one of several that a weight is computed from, and
+    ``ABSENT`` what a layout lists and this layer does without.
+    """
 
     WEIGHT = "weight"
     FROZEN = "frozen"
@@ -133,7 +137,10 @@ ROLE_WORDS = {
     ),
     Role.BUFFER: (
         "buffers",
-        Wording("{has} keeps these numbers as buffers, which training leaves alone; {lacks} has {fewer}.", "real."),
+        Wording(
+            "{has} keeps these numbers as buffers, which training leaves alone; {lacks} has {fewer}.",
+            "real: outputs may need them.",
+        ),
     ),
     Role.ABSENT: (
         "moving statistics that only one keeps",
@@ -260,10 +267,6 @@ class _Side(NamedTuple):
             block.size for item in self.inventory.items for block in _blocks(item).values() if self.counts(block)
         )
         return blocks + sum(tensor.size for tensor in _loose(self.inventory) if self.role_counts(tensor.role))
-
-
-def _known(item: Item) -> bool:
-    return item.spec is not None and item.layout is not None
 
 
 def _loose(inventory: Inventory) -> Iterator[Tensor]:
@@ -548,7 +551,9 @@ def _reason(has: _Unit, lacks: _Unit, key: Key) -> tuple[str, Wording]:
         return ROLE_WORDS[there.role]
     own = has.blocks[key].role
     if there is not None or has.spec is None or lacks.layout is None:
-        return ROLE_WORDS.get(own, ("other weights", Wording("Only {has} counts these weights.", "real.")))
+        return ROLE_WORDS.get(
+            own, ("other weights", Wording("Only {has} counts these weights.", "real: another model."))
+        )
     name = cause_name(has.spec, key, lacks.layout)
     return name, WORDS[name]
 
@@ -562,7 +567,9 @@ def _by_role(unit: _Unit, side: _Side, other: _Side, sign: int, nowhere: Collect
         if not side.counts(block) and not (side.view == "effective" and block.redundant):
             grouped.setdefault(block.role, []).append(key)
     for role, keys in grouped.items():
-        name, words = ROLE_WORDS.get(role, ("other weights", Wording("They do not count here.", "none.")))
+        name, words = ROLE_WORDS.get(
+            role, ("other weights", Wording("{lacks} does not count these.", "none: they are there."))
+        )
         why = {"has": other.inventory.label, "lacks": side.inventory.label, "fewer": "none"}
         yield _cause(name, unit, keys, Wording(words.why.format(**why), words.effect), side, other, sign)
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gatewise.core.spec import KINDS, WEIGHTLESS, Constant, Spec, outputs_of, unknown_option
+from gatewise.core.spec import (
+    KINDS,
+    WEIGHTLESS,
+    Constant,
+    Embedding,
+    Masking,
+    Recurrent,
+    Spec,
+    outputs_of,
+    unknown_option,
+)
 from gatewise.errors import SpecError, nearest
 
 
@@ -62,6 +72,12 @@ class Layer:
     def owner(self) -> str:
         """The layer that has its weights: itself, unless it shares another's."""
         return self.shares or self.name
+
+    def passes_mask(self, above: bool) -> bool:
+        """Say whether a mask goes on from it, where one comes to it or not (``above``)."""
+        starts = isinstance(self.spec, Masking) or (isinstance(self.spec, Embedding) and self.spec.mask_zero)
+        ends = isinstance(self.spec, Recurrent) and not self.spec.return_sequences and not self.distributed
+        return starts or (above and not ends)
 
 
 def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
