@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gatewise_torch import fast
+from gatewise_torch.arithmetic import Array, arithmetic
+from gatewise_torch.fast import Grads
 from gatewise_torch.loops import Cell, Run, States, Weights
-
-Grads = tuple[Tensor | None, ...]
 
 
 def forward(
     cell: Cell, x: Tensor, state: States, w: Weights, run: Run, kept: list[Tensor] | None
 ) -> tuple[Tensor, States]:
-    """Return the state h behind each step, (T, B, S), and the last states.
+    """Return the state h behind each step, (T, B, S), and the last states, (1, B, size).
 
     Args:
         cell: What a step computes; a bound on the memory is for inference only, and so is a projection.
@@ -26,52 +25,55 @@ def forward(
         state: The first states.
         w: The weights.
         run: Direction and mask.
-        kept: To which is added what ``backward`` needs: the memory before the first step and behind each one, then the
-            activated gates of each chunk. None in inference.
+        kept: To which is added what ``backward`` needs: the memory before the first step and behind each one, the
+            activated candidates, then the other gates of each chunk. None in inference.
     """
-    (time, batch, features), units = x.shape, cell.units
-    h, c = state
-    hidden = x.new_empty((time, batch, h.shape[1]))
-    size = batch * units
-    gate, act = fast.in_place(cell.gate, x, size), fast.in_place(cell.act, x, size)
-    write = fast.writer(cell.act, x, size)
-    add = fast.adder(w.hh, batch, x, time)
+    time, batch, units = *x.shape[:2], cell.units
+    by = arithmetic(x, units, w)
+    h, c = (by.view(part) for part in state)
+    hidden = by.empty(time, batch, h.shape[1])
+    gate, act, add = by.in_place(cell.gate), by.writer(cell.act), by.adder(w.hh, time)
     bias, clip, hr = w.whole_bias(), cell.cell_clip, w.hr
-    narrow = None if hr is None else x.new_empty((batch, units))
-    places: Iterator[Tensor]
+    places: Iterator[Array]
     if kept is None:
-        places = itertools.cycle([torch.empty_like(c), torch.empty_like(c)])
+        places, candidates = itertools.cycle((by.empty(batch, units), by.empty(batch, units))), by.empty(batch, units)
     else:
-        memory = x.new_empty((time + 1, batch, units))
-        cells = list(memory.unbind(0))
-        places = reversed(cells) if run.backwards else iter(cells)
-        c = next(places).copy_(c)
-        kept.append(memory)
-    counting = fast.counting(run)
-    for chunk in fast.split_time(time, batch * 4 * units * x.element_size(), run.backwards):
-        gates = fast.product(x[chunk].reshape(-1, features), w.ih, bias).view(-1, batch, 4 * units)
+        memory, candidates = by.empty(time + 1, batch, units), by.empty(time, batch, units)
+        kept += [by.tensor(memory), by.tensor(candidates)]
+        places = (place for (place,) in by.steps_of([memory], run.backwards))
+        by.copy(first := next(places), c)
+        c = first
+    masked = fast.masked(by, run)
+    inputs = by.view(x)
+    for chunk in fast.split_time(x, 4 * units, run.backwards):
+        gates = by.product(fast.during(inputs, chunk), w.ih, bias)
+        views = [gates, *fast.gates_of(gates, units), fast.during(hidden, chunk)]
         if kept is not None:
-            kept.append(gates)
-        views = [gates, gates[..., : 2 * units], *gates.chunk(4, -1), hidden[chunk]]
-        for (z, both, i, f, g, o, out), place, counts in zip(
-            fast.steps_of(views, run.backwards), places, counting, strict=False
+            kept.append(by.tensor(gates))
+            views.append(fast.during(candidates, chunk))
+        for (z, i, f, g, o, out, *own), new, rows in zip(
+            by.steps_of(views, run.backwards), places, masked, strict=False
         ):
+            candidate = own[0] if own else candidates
             add(z, h)
-            gate(both)
-            gate(o)
-            act(g)
-            new = torch.mul(c, f, out=place).addcmul_(i, g)
+            act(g, candidate)
+            gate(z)  # all four: a second call costs more than the gate that nobody reads
+            by.multiply(c, f, new)
+            by.add_product(new, i, candidate)
             if clip is not None:
-                new.clamp_(-clip, clip)
+                by.bound(new, clip)
             if hr is None:
-                write(new, out).mul_(o)
+                act(new, out)
+                by.multiply(out, o, out)
             else:
-                torch.mm(write(new, narrow).mul_(o), hr.t(), out=out)  # type: ignore[arg-type]
-            if counts is not None:
-                torch.where(counts, new, c, out=new)
-                torch.where(counts, out, h, out=out)
+                act(new, candidate)
+                by.multiply(candidate, o, candidate)
+                torch.mm(by.tensor(candidate), hr.t(), out=by.tensor(out))
+            if rows is not None:
+                by.keep(rows, c, new)
+                by.keep(rows, h, out)
             h, c = out, new
-    return hidden, (h.clone(), c.clone())
+    return by.tensor(hidden), (by.tensor(by.copied(h[None])), by.tensor(by.copied(c[None])))
 
 
 def backward(
@@ -99,65 +101,58 @@ def backward(
         needs: Which gradients are wanted.
     """
     needs_x, needs_h, _, needs_ih, needs_hh, needs_bias, needs_second, _ = needs
-    grad_hidden, grad_h, grad_c = grads
-    (time, batch, features), units = x.shape, cell.units
-    memory, *all_gates = kept
-    act, gate_into, act_into = (
-        fast.function(cell.act, x, batch * units),
-        fast.slope_writer(cell.gate),
-        fast.slope_writer(cell.act),
-    )
-    act_slope = cell.act.slope
-    assert act_slope is not None
+    batch, units = x.shape[1], cell.units
+    by = arithmetic(x, units, w)
+    grad_hidden, dh, dc = (None if grad is None else by.view(grad) for grad in grads)
+    memory, candidates, *all_gates = (by.view(each) for each in kept)
+    act, gate_into, act_into = by.function(cell.act), by.slope_writer(cell.gate), by.slope_writer(cell.act)
     new_memory, old_memory = (memory[:-1], memory[1:]) if run.backwards else (memory[1:], memory[:-1])
 
-    back = fast.adder(w.hh.t(), batch, x, time)  # U^T times the gradient of the gates
-    dx = x.new_empty(x.shape) if needs_x else None
-    d_kernel, d_recurrent, d_bias = fast.Gathered(x, w.ih), fast.Gathered(x, w.hh), None
-    dh: Any = grad_h
-    dc = torch.zeros_like(state[1]) if grad_c is None else grad_c.clone()
-    dc_thrice = dc.unsqueeze(1)
-    space = torch.empty_like(all_gates[0])
-    chunks = fast.split_time(time, batch * 4 * units * x.element_size(), run.backwards)
+    chunks = fast.split_time(x, 4 * units, run.backwards)
+    back = by.adder(w.hh.t(), len(x))  # U^T times the gradient of the gates
+    first, states, inputs = by.view(state[0]), by.view(hidden), by.view(x)
+    dx = by.empty(*x.shape) if needs_x else None
+    d_kernel, d_recurrent = by.gathered(w.ih, fast.LEAST_STEPS), by.gathered(w.hh, fast.LEAST_STEPS)
+    d_bias = None
+    dc = by.zeros(batch, units) if dc is None else by.copied(dc)
+    dc_thrice = dc[:, None]
+    space, slopes = by.empty(*all_gates[0].shape), by.empty(*candidates[chunks[0]].shape)
     for chunk, gates in zip(reversed(chunks), reversed(all_gates), strict=True):
         # What the gradients of h and of c are multiplied with to become those of the gates.
-        d_gates = space[: len(gates)]
-        (i, f, g, o), (d_i, d_f, d_g, d_o) = gates.chunk(4, -1), d_gates.chunk(4, -1)
-        act_c = act(new_memory[chunk])
-        through_c = act_slope(o, act_c)  # from h to c
+        d_gates, through_c = space[: len(gates)], slopes[: len(gates)]
+        i, f, _, o = fast.gates_of(gates, units)
+        d_i, d_f, d_g, d_o = fast.gates_of(d_gates, units)
+        g, act_c = fast.during(candidates, chunk), act(fast.during(new_memory, chunk))
+        act_into(o, act_c, through_c)  # from h to c
         gate_into(g, i, d_i)
-        gate_into(old_memory[chunk], f, d_f)
+        gate_into(fast.during(old_memory, chunk), f, d_f)
         act_into(i, g, d_g)
         gate_into(act_c, o, d_o)
-        stays: Iterable[Tensor | None] = itertools.repeat(None)
-        if run.mask is not None:
-            counts = run.mask[chunk].unsqueeze(-1)
-            fast.without_gradient(counts, (d_gates, through_c))
-            f = torch.where(counts, f, 1.0)
-            stays = [stay for (stay,) in fast.steps_of([(~counts).to(x.dtype)], not run.backwards)]
+        fast.blank(by, run, chunk, d_gates, through_c)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(grad_hidden, chunk, dh, state[0], run.backwards, last)
-        views = [through_c, f, d_gates, d_o, d_gates.view(-1, batch, 4, units)[:, :, :3]]
-        for (slope, forget, d_all, d_out, d_ifg), d_before, stay in zip(
-            fast.steps_of(views, not run.backwards), befores, stays, strict=False
+        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        d_ifg = d_gates.reshape(-1, batch, 4, units)[:, :, :3]
+        views = [through_c, fast.unmasked(by, run, chunk, f), d_gates, d_o, d_ifg]
+        for (slope, forget, d_all, d_out, d_three), d_before, stay in zip(
+            by.steps_of(views, not run.backwards), befores, fast.passing(by, run, chunk), strict=False
         ):
-            dc.addcmul_(dh, slope)
-            d_out.mul_(dh)
-            d_ifg.mul_(dc_thrice)
-            dc.mul_(forget)
+            by.add_product(dc, dh, slope)
+            by.multiply(d_out, dh, d_out)
+            by.multiply(d_three, dc_thrice, d_three)
+            by.multiply(dc, forget, dc)
             if d_before is not None:
                 back(d_before, d_all)
                 if stay is not None:
-                    d_before.addcmul_(dh, stay)
+                    by.add_product(d_before, dh, stay)
             dh = d_before
-        flat = d_gates.view(-1, 4 * units)
+        flat = fast.rows_of(d_gates)
         if dx is not None:
-            fast.product(flat, w.ih.t(), None, out=dx[chunk].view(-1, features))
+            by.write_product(d_gates, w.ih.t(), fast.during(dx, chunk))
         if needs_ih:
-            d_kernel.add(flat, x[chunk].reshape(-1, features))
+            d_kernel.add(flat, fast.rows_of(fast.during(inputs, chunk)))
         if needs_hh:
-            d_recurrent.add(flat, fast.before(hidden, state[0], chunk, run.backwards).reshape(-1, units))
+            d_recurrent.add(flat, fast.rows_of(fast.before(by, states, first, chunk, run.backwards)))
         if needs_bias or needs_second:
-            d_bias = fast.summed(d_bias, flat)
+            d_bias = fast.summed(by, d_bias, flat)
     d_biases = (d_bias if needs_bias else None, d_bias if needs_second else None)
-    return dx, dh, dc, d_kernel.total(), d_recurrent.total(), *d_biases, None
+    return fast.tensors(by, dx, dh, dc, d_kernel.total(), d_recurrent.total(), *d_biases, None)

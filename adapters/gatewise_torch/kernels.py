@@ -46,13 +46,13 @@ def run(
         training: Whether the layer is in training mode, which cuDNN wants to know.
 
     Returns:
-        The outputs (T, B, S), by the time of the input, and the last state.
+        The outputs (T, B, S), by the time of the input, and the last states, (1, B, size).
     """
     plainly = run.recurrent_dropout is None and (run.input_dropout is None or len(run.input_dropout) == 1)
     if kernel is not None and plainly and run.mask is None:
         return _run_kernel(kernel, cell, x, state, w, run, training)
     if _transformed():
-        return plain(cell, x, state, w, run)
+        return _run_plainly(cell, x, state, w, run)
     wanted = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *state, *w))
     if wanted and run.mask is not None:
         # What lies under the mask has no effect, but a gradient of 0 times infinity would be undefined.
@@ -63,8 +63,13 @@ def run(
         return sequence.train(cell, x, state, w, run)
     if not wanted and cell.act.known and cell.gate.known:  # a user's callable may want autograd for itself
         with fast.quiet():
-            return plain(cell, x, state, w, run)
-    return plain(cell, x, state, w, run)
+            return _run_plainly(cell, x, state, w, run)
+    return _run_plainly(cell, x, state, w, run)
+
+
+def _run_plainly(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
+    output, last = plain(cell, x, state, w, run)
+    return output, tuple(part.unsqueeze(0) for part in last)
 
 
 def _transformed() -> bool:
@@ -74,6 +79,7 @@ def _transformed() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
     )
 
 
@@ -95,4 +101,4 @@ def _run_kernel(
     hx = tuple(part.unsqueeze(0) for part in state)
     first = hx if cell.kind == "lstm" else hx[0]
     output, *last = kernel(x, first, flat, w.bias is not None, 1, 0.0, training, False, False)
-    return output.flip(0) if run.backwards else output, tuple(part.squeeze(0) for part in last)
+    return output.flip(0) if run.backwards else output, tuple(last)

@@ -295,13 +295,13 @@ class Recurrent(nn.Module):
         first = self._first_states(hx, x, batched)
         valid = self._valid_steps(mask, lengths, time, batch, batched, x.device)
         if packed is not None and packed.sorted_indices is not None and hx is not None:
-            first = tuple(part.index_select(1, packed.sorted_indices) for part in first)
+            first = [tuple(part.index_select(0, packed.sorted_indices) for part in state) for state in first]
 
         casts = torch.is_autocast_enabled(x.device.type)
         if casts:
             # Cast once, here. The loops write in place, where an operation that autocast recasts would not fit.
             x = x.to(torch.get_autocast_dtype(x.device.type))
-            first = tuple(part.to(x.dtype) for part in first)
+            first = [tuple(part.to(x.dtype) for part in state) for state in first]
         with torch.autocast(x.device.type, enabled=False) if casts else _NOTHING:
             outputs, last = self._run_layers(x, first, valid, lengths if packed is not None else None)
 
@@ -375,7 +375,7 @@ class Recurrent(nn.Module):
         return output, (tuple(last) if self.cell == "lstm" else last[0])
 
     def _run_layers(
-        self, x: Tensor, first: States, valid: Tensor | None, lengths: Tensor | None
+        self, x: Tensor, first: list[States], valid: Tensor | None, lengths: Tensor | None
     ) -> tuple[list[Tensor], States]:
         """Run all layers on (T, B, F); ``lengths`` are there when the steps behind them do not exist (packed)."""
         last: list[States] = []
@@ -388,14 +388,13 @@ class Recurrent(nn.Module):
                 index = layer * self.directions + direction
                 backwards = self.go_backwards != (direction == 1)
                 run = Run(backwards, valid, zero, *self._draw_dropout(x))
-                state = tuple(part[index] for part in first)
                 output, final = kernels.run(
-                    self._cell, self._kernel, x, state, self._weights(index, x.dtype), run, self.training
+                    self._cell, self._kernel, x, first[index], self._weights(index, x.dtype), run, self.training
                 )
                 last.append(final)
                 if top and not self.return_sequences:
                     # What was computed last. It is the last state, but for a masked step that gives zeros.
-                    output = output[0 if backwards else -1] if valid is not None else final[0]
+                    output = output[0 if backwards else -1] if valid is not None else final[0][0]
                 elif self.go_backwards:  # in the order of reading, both directions alike
                     output = output.flip(0) if lengths is None else _flip_within(output, lengths)
                 halves.append(output)
@@ -405,8 +404,8 @@ class Recurrent(nn.Module):
             if self.dropout and self.training and not top:
                 x = halves[0] = F.dropout(x, self.dropout)
         if len(last) == 1:
-            return halves, tuple(part.unsqueeze(0) for part in last[0])
-        return halves, tuple(torch.stack(part) for part in zip(*last, strict=True))
+            return halves, last[0]
+        return halves, tuple(torch.cat(part) for part in zip(*last, strict=True))
 
     def _weights(self, index: int, dtype: torch.dtype) -> Weights:
         """Return the weights of one layer and direction; the forget bias is in its bias."""
@@ -474,8 +473,8 @@ class Recurrent(nn.Module):
             hint = f"The last axis is not input_size={self.input_size}: was the layer built for other inputs?"
         raise self._misfit(f"{name} has shape {tuple(x.shape)}.", expected, hint)
 
-    def _first_states(self, hx: Any, x: Tensor, batched: bool) -> States:
-        """Return the first states, each (L*D, B, size): those given, those kept, or zeros."""
+    def _first_states(self, hx: Any, x: Tensor, batched: bool) -> list[States]:
+        """Return the first states of each layer and direction, (B, size): those given, those kept, or zeros."""
         stacked, batch = self.num_layers * self.directions, x.shape[1]
         sizes = {"h": self.proj_size or self.hidden_size}
         if self.cell == "lstm":
@@ -487,9 +486,10 @@ class Recurrent(nn.Module):
                     "with stateful=True every batch goes on where the one before ended.",
                     "Call reset_state() before a batch of another size.",
                 )
-            return tuple(part.to(x) for part in self._kept)
+            return list(zip(*(part.to(x).unbind(0) for part in self._kept), strict=True))
         if hx is None:
-            return tuple(x.new_zeros((stacked, batch, size)) for size in sizes.values())
+            zeros = {size: x.new_zeros((batch, size)) for size in sizes.values()}
+            return [tuple(zeros[size] for size in sizes.values())] * stacked
         parts = hx if self.cell == "lstm" else (hx,)
         form = "hx is a pair (h, c)." if self.cell == "lstm" else "hx is one tensor."
         if not isinstance(parts, tuple | list) or len(parts) != len(sizes):
@@ -507,7 +507,7 @@ class Recurrent(nn.Module):
             if part.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
                 met = f"{what} is {part.dtype}, the input is {x.dtype}."
                 raise self._misfit(met, "input and states have one type.", f"Cast it: {name}.to({x.dtype}).")
-        return tuple(part if batched else part.unsqueeze(1) for part in parts)
+        return list(zip(*((part if batched else part.unsqueeze(1)).unbind(0) for part in parts), strict=True))
 
     def _valid_steps(
         self, mask: Any, lengths: Any, time: int, batch: int, batched: bool, device: torch.device

@@ -10,6 +10,7 @@ import contextlib
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def can_train(cell: Cell, w: Weights) -> bool:
 
 def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
     """Do what ``loops.plain`` does, where no gradient is wanted."""
-    with fast.quiet():
+    with fast.quiet(), np.errstate(all="ignore"):
         if run.input_dropout is not None:
             x = x * run.input_dropout
         hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, None)
@@ -57,7 +58,7 @@ class _Sequence(torch.autograd.Function):
     def forward(ctx: Any, cell: Cell, run: Run, x: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
         state, w = tensors[:-5], Weights(*tensors[-5:])
         kept: list[Tensor] = []
-        with fast.quiet():
+        with fast.quiet(), np.errstate(all="ignore"):
             hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, kept)
             shown = fast.shown(run)
             output = hidden if shown is None else torch.where(shown, hidden, 0.0)
@@ -76,9 +77,14 @@ class _Sequence(torch.autograd.Function):
         x, state, w = inputs[0], inputs[1:-5], Weights(*inputs[-5:])
         # Making the context costs a small layer 5 % of its step, so it is made where there is something to switch off.
         casts = torch.is_autocast_enabled(x.device.type)
-        with torch.autocast(x.device.type, enabled=False) if casts else contextlib.nullcontext(), fast.quiet():
+        with (
+            torch.autocast(x.device.type, enabled=False) if casts else contextlib.nullcontext(),
+            fast.quiet(),
+            np.errstate(all="ignore"),
+        ):
             if ctx.shown is not None and grads[0] is not None:
                 grads = (torch.where(ctx.shown, grads[0], 0.0), *grads[1:])
+            grads = (grads[0], *(grad if grad is None else grad[0] for grad in grads[1:]))
             found = PATHS[ctx.cell.kind].backward(
                 ctx.cell, x, state, w, ctx.run, hidden, kept, grads, ctx.needs_input_grad[2:]
             )
@@ -93,7 +99,8 @@ def _replayed(
     aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     x, *state = aliases[:-5]
     outputs, last = plain(cell, x, tuple(state), Weights(*aliases[-5:]), run)
-    given = [(out, grad) for out, grad in zip((outputs, *last), grads, strict=True) if grad is not None]
+    made = (outputs, *(part.unsqueeze(0) for part in last))
+    given = [(out, grad) for out, grad in zip(made, grads, strict=True) if grad is not None]
     wanted = [one for one in aliases if one is not None and one.requires_grad]
     found = iter(
         torch.autograd.grad(
