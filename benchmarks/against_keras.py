@@ -1,6 +1,6 @@
 """How fast the general torch layers are, as ratios to Keras on TensorFlow, in graph mode and compiled by XLA.
 
-    python benchmarks/against_keras.py [--rounds 9] [--cases 1,2,3]
+    python benchmarks/against_keras.py [--rounds 9] [--cases 1,2,3] [--phases training] [--only GRU]
 
 Each library has a process of its own, as in one process they fight over threads, and one thread. The two take turns,
 round by round; a ratio is the median of the ratios of the rounds, below 1 where torch is faster. CPU time is the figure
@@ -189,12 +189,16 @@ def _agree(layer: str, found: dict[str, list[float]]) -> None:
             raise RuntimeError(f"{layer}: the sides do not compute the same: torch {first}, {way} {norms}")
 
 
-def measure(rounds: int = 9, cases: Iterable[int] = CASES) -> list[tuple[str, str, int, dict[str, tuple[float, ...]]]]:
+def measure(
+    rounds: int = 9, cases: Iterable[int] = CASES, phases: Iterable[str] = PHASES, only: str = ""
+) -> list[tuple[str, str, int, dict[str, tuple[float, ...]]]]:
     """Measure all layers, phases and cases; print the ratios and return them.
 
     Args:
         rounds: How often the two take turns; fewer where that would take more than some seconds.
         cases: Which of ``CASES``.
+        phases: Which of ``PHASES``.
+        only: What the name of a layer begins with.
 
     Returns:
         Layer, phase, case, and for each mode of Keras the ratios of CPU time and of wall time.
@@ -210,7 +214,9 @@ def measure(rounds: int = 9, cases: Iterable[int] = CASES) -> list[tuple[str, st
     try:
         for number, (kind, options) in enumerate(LAYERS):
             name = f"{kind}({', '.join(f'{key}={value}' for key, value in options.items())})"
-            for phase in PHASES:
+            if not name.startswith(only):
+                continue
+            for phase in phases:
                 for case in cases:
                     _agree(
                         name, {**ours.ask("prepare", number, phase, case), **theirs.ask("prepare", number, phase, case)}
@@ -248,12 +254,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cases", default="1,2,3")
+    parser.add_argument("--phases", default=",".join(PHASES))
+    parser.add_argument("--only", default="", help="what the name of a layer begins with, such as GRU")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         _serve(arguments.worker)
     else:
-        measure(arguments.rounds, [int(case) for case in arguments.cases.split(",")])
+        cases = [int(case) for case in arguments.cases.split(",")]
+        measure(arguments.rounds, cases, arguments.phases.split(","), arguments.only)
 
 
 if __name__ == "__main__":

@@ -154,9 +154,9 @@ class ByTorch:
 
     # -------------------------------------------------------------------------------------------------------- products
 
-    def product(self, x: Array, kernel: Tensor, bias: Tensor | None) -> Array:
-        """Return ``x @ kernel.T + bias``, for x (time, B, size)."""
-        return products.product(x, kernel, bias)
+    def projector(self, kernel: Tensor, bias: Tensor | None, steps: int, times: int) -> Callable[[Array], Array]:
+        """Return what gives ``x @ kernel.T + bias``, for x (steps, B, size), so many times."""
+        return products.projector(kernel, bias, steps * self.x.shape[1], self.x, times)
 
     def write_product(self, x: Array, kernel: Tensor, out: Array) -> None:
         """Write ``x @ kernel.T``, for x (time, B, size)."""
@@ -282,8 +282,8 @@ class ByNumPy:
         if activation.name == "tanh":
             return np.tanh
         if activation.name == "relu":
-            zero = np.zeros((1, 1), self.type)  # takes a third less time than a number
-            return lambda x, out: np.maximum(x, zero, out=out)
+            zeros = self.zeros(self.batch, self.units)  # with a single zero it takes up to three times as long
+            return lambda x, out: np.maximum(x, zeros, out=out)
         if activation.name == "linear":
             return lambda x, out: np.copyto(out, x)
         write = self.torch.writer(activation)
@@ -303,14 +303,20 @@ class ByNumPy:
 
     # -------------------------------------------------------------------------------------------------------- products
 
-    def product(self, x: Array, kernel: Tensor, bias: Tensor | None) -> Array:
-        """Return ``x @ kernel.T + bias``, for x (time, B, size)."""
-        if x.shape[0] * self.batch * kernel.numel() > SMALL_PRODUCT:
-            return products.product(torch.from_numpy(x), kernel.detach(), bias).numpy()
-        made = np.matmul(x.reshape(-1, x.shape[2]), self.view(kernel).T)
-        if bias is not None:
-            np.add(made, self.view(bias), made)
-        return made.reshape(-1, self.batch, made.shape[1])
+    def projector(self, kernel: Tensor, bias: Tensor | None, steps: int, times: int) -> Callable[[Array], Array]:
+        """Return what gives ``x @ kernel.T + bias``, for x (steps, B, size), so many times."""
+        if steps * self.batch * kernel.numel() > SMALL_PRODUCT:
+            project = self.torch.projector(kernel.detach(), None if bias is None else bias.detach(), steps, times)
+            return lambda x: project(torch.from_numpy(x)).numpy()
+        transposed, added = self.view(kernel).T, None if bias is None else self.view(bias)
+
+        def project_small(x: Array) -> Array:
+            made = np.matmul(x.reshape(-1, x.shape[2]), transposed)
+            if added is not None:
+                np.add(made, added, made)
+            return made.reshape(-1, self.batch, made.shape[1])
+
+        return project_small
 
     def write_product(self, x: Array, kernel: Tensor, out: Array) -> None:
         """Write ``x @ kernel.T``, for x (time, B, size)."""

@@ -25,7 +25,7 @@ def forward(
     h = by.view(state[0])
     hidden = by.empty(time, batch, units)
     gate, act = by.in_place(cell.gate), by.in_place(cell.act)
-    bias, bias_seen = w.whole_bias(), None
+    bias_seen = None
     products = hidden  # stands in where nothing is kept
     if cell.reset_after:
         multiply = by.summer(w.hh, time)
@@ -41,8 +41,10 @@ def forward(
     blend = by.blend_bounded if cell.gate.name in BOUNDED and cell.act.name in BOUNDED else by.blend
     masked = fast.masked(by, run)
     inputs = by.view(x)
-    for chunk in fast.split_time(x, 3 * units, run.backwards):
-        gates = by.product(fast.during(inputs, chunk), w.ih, bias)
+    chunks = fast.split_time(x, 3 * units, run.backwards)
+    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    for chunk in chunks:
+        gates = project(fast.during(inputs, chunk))
         if kept is not None:
             kept.append(by.tensor(gates))
         views = [gates[..., :both_gates], *fast.gates_of(gates, units)]

@@ -33,7 +33,7 @@ def forward(
     h, c = (by.view(part) for part in state)
     hidden = by.empty(time, batch, h.shape[1])
     gate, act, add = by.in_place(cell.gate), by.writer(cell.act), by.adder(w.hh, time)
-    bias, clip, hr = w.whole_bias(), cell.cell_clip, w.hr
+    clip, hr = cell.cell_clip, w.hr
     places: Iterator[Array]
     if kept is None:
         places, candidates = itertools.cycle((by.empty(batch, units), by.empty(batch, units))), by.empty(batch, units)
@@ -45,8 +45,10 @@ def forward(
         c = first
     masked = fast.masked(by, run)
     inputs = by.view(x)
-    for chunk in fast.split_time(x, 4 * units, run.backwards):
-        gates = by.product(fast.during(inputs, chunk), w.ih, bias)
+    chunks = fast.split_time(x, 4 * units, run.backwards)
+    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    for chunk in chunks:
+        gates = project(fast.during(inputs, chunk))
         views = [gates, *fast.gates_of(gates, units), fast.during(hidden, chunk)]
         if kept is not None:
             kept.append(by.tensor(gates))

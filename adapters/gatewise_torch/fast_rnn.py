@@ -23,12 +23,14 @@ def forward(
     by = ByTorch(x, cell.units)
     h = by.view(state[0])
     hidden = by.empty(*x.shape[:2], cell.units)
-    act, add, bias = by.in_place(cell.act), by.adder(w.hh, len(x)), w.whole_bias()
+    act, add = by.in_place(cell.act), by.adder(w.hh, len(x))
     masked = fast.masked(by, run)
     inputs = by.view(x)
-    for chunk in fast.split_time(x, cell.units, run.backwards):
+    chunks = fast.split_time(x, cell.units, run.backwards)
+    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    for chunk in chunks:
         part = fast.during(hidden, chunk)
-        by.copy(part, by.product(fast.during(inputs, chunk), w.ih, bias))
+        by.copy(part, project(fast.during(inputs, chunk)))
         for (out,), rows in zip(by.steps_of([part], run.backwards), masked, strict=False):
             add(out, h)
             act(out)

@@ -109,13 +109,12 @@ def summer(kernel: Tensor, rows: int, like: Tensor, times: int) -> Callable[[Ten
     return by_mkl
 
 
-def product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``x @ kernel.T + bias``, for x (time, B, size)."""
-    x = x.contiguous()
-    if _onednn_pays(x, x.shape[0] * x.shape[1], kernel):
-        result: Tensor = _linear(x, kernel, bias, "none", [], "")
-        return result
-    return F.linear(x, kernel, bias)
+def projector(kernel: Tensor, bias: Tensor | None, rows: int, like: Tensor, times: int) -> Callable[[Tensor], Tensor]:
+    """Return what gives ``x @ kernel.T + bias``, for x (time, B, size) of so many rows, so many times."""
+    if _onednn_pays(like, rows, kernel):
+        linear, packed = _linear, _pack(kernel, rows) if times > 1 else kernel
+        return lambda x: linear(x.contiguous(), packed, bias, "none", [], "")
+    return lambda x: F.linear(x.contiguous(), kernel, bias)
 
 
 def write_product(x: Tensor, kernel: Tensor, out: Tensor) -> None:
