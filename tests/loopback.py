@@ -10,7 +10,7 @@ import functools
 import itertools
 
 from gatewise.core.layout import Framework, Layout, gaps, store
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Spec
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Spec
 from gatewise.errors import UnsupportedSpecError
 from gatewise.registry import frameworks
 
@@ -294,6 +294,12 @@ OTHER_LAYOUTS = (
         **_INVENTED,
     ),
     Layout("loopback:Level", cell="layernorm", tensors={"w": "shift + scale: (features + features)"}, **_INVENTED),
+    Layout(
+        "loopback:Slide",
+        cell="conv1d",
+        tensors={"w": "bias + kernel: (1 + channels width) units"},
+        **_INVENTED,
+    ),
     Layout("loopback:Table", cell="embedding", tensors={"rows": "table: (units tokens) 1"}, **_INVENTED),
 )
 
@@ -357,6 +363,13 @@ SPECS: dict[str, tuple[Spec, ...]] = {
     "embedding": (Embedding(7, 5), Embedding(4, 4), Embedding(1, 3), Embedding(9, 1)),
     "batchnorm": (BatchNorm(5), BatchNorm(1), BatchNorm(3, scale=False, shift=False), BatchNorm(4, scale=False)),
     "layernorm": (LayerNorm(5), LayerNorm(1), LayerNorm(3, shift=False), LayerNorm(2, scale=False)),
+    "conv1d": (
+        Conv1D(3, 5, 4),
+        Conv1D(4, 2, 3, bias=False),
+        Conv1D(4, 6, 2, groups=2),
+        Conv1D(3, 3, 3, padding="same"),
+        Conv1D(1, 1),
+    ),
 }
 """Layers that between them have every option; features and units differ in most, and are equal or 1 in some."""
 

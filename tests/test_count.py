@@ -32,7 +32,8 @@ def value(formula, letters):
 
 def letters_of(spec):
     """What each letter of a formula stands for, taken from the spec by hand."""
-    found = {name: getattr(spec, name) for name in ("features", "units", "tokens", "projection") if hasattr(spec, name)}
+    names = ("features", "units", "tokens", "projection", "width", "channels")
+    found = {name: getattr(spec, name) for name in names if hasattr(spec, name)}
     if hasattr(spec, "layers"):
         found |= {"layers": spec.layers, "directions": 2 if spec.bidirectional else 1}
     return {name: size for name, size in found.items() if size is not None}
@@ -201,7 +202,9 @@ def test_counts_with_a_projection():
 
 def resized(spec, rng):
     """The same layer with other sizes; a stack may become deeper."""
-    changes = {name: rng.randint(2, 99) for name in ("features", "units", "tokens") if hasattr(spec, name)}
+    changes = {name: rng.randint(2, 99) for name in ("features", "units", "tokens", "width") if hasattr(spec, name)}
+    if getattr(spec, "groups", 1) > 1:
+        changes |= {name: changes[name] * spec.groups for name in ("features", "units")}
     if getattr(spec, "projection", None):
         changes["projection"] = rng.randint(2, 99)
     return spec.replace(**changes)

@@ -14,7 +14,7 @@ from gatewise_keras.layouts import LIMITS
 import gatewise as gw
 from gatewise.arrays.network import unstacked, walk
 from gatewise.core.spec import ACTIVATIONS
-from gatewise.errors import UnsupportedModelError
+from gatewise.errors import GatewiseError, ShapeError, UnsupportedModelError
 from gatewise.pairing import units
 from gatewise.parity import side
 from gatewise.registry import owner
@@ -307,22 +307,6 @@ def stack(keras, **options):
     return keras.layers.RNN([keras.layers.LSTMCell(4), keras.layers.LSTMCell(4)], **options)
 
 
-def stateful_twice(keras):
-    source, layer = keras.Input((STEPS, FEATURES), batch_size=2), keras.layers.LSTM(4, stateful=True)
-    return keras.Model(source, [layer(source), layer(keras.layers.Dropout(0.1)(source))])
-
-
-def cell_twice(keras):
-    source, cell = keras.Input((STEPS, FEATURES)), keras.layers.LSTMCell(4)
-    layers = keras.layers.RNN(cell), keras.layers.RNN(cell, go_backwards=True)
-    return keras.Model(source, [layer(source) for layer in layers])
-
-
-def mask_made(keras):
-    source, mask = keras.Input((STEPS, FEATURES)), keras.Input((STEPS,), dtype="bool")
-    return keras.Model([source, mask], keras.layers.LSTM(4)(source, mask=keras.ops.logical_not(mask)))
-
-
 def masking_distributed(keras):
     source = keras.Input((2, STEPS, FEATURES))
     return keras.Model(source, keras.layers.TimeDistributed(keras.layers.Masking())(source))
@@ -370,9 +354,6 @@ def test_refused_by_name(keras, case):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (stateful_twice, ("stateful=True", "from one use to the next")),
-        (cell_twice, ("cell=", "with other options")),
-        (mask_made, ("a mask that is made by other means", "Masking, Embedding")),
         (masking_distributed, ("layer='Masking'", "no mask to give")),
         (other_states, ("return_state=True", "2 and 1 states")),
         (constant_state, ("a constant", "one size of the batch")),
@@ -403,6 +384,110 @@ def test_stateful_within_time_distributed_of_unknown_length_is_refused(keras):
     model = keras.Model(source, keras.layers.TimeDistributed(keras.layers.LSTM(4, stateful=True))(source))
     with pytest.raises(UnsupportedModelError, match="stateful=True"):
         gw.port(model, to="torch")
+
+
+def model_of_steps(keras, kind):
+    """Return a model that runs a model on each step of another time axis."""
+    layers, source = keras.layers, keras.Input((STEPS, FEATURES))
+    if kind == "functional":
+        x = layers.Bidirectional(layers.LSTM(2, return_sequences=True))(source)
+        x = layers.Concatenate()([x, layers.Add()([layers.Dense(FEATURES, activation="relu")(source), source])])
+        inner = keras.Model(source, stack(keras)(x))
+    elif kind == "tokens":
+        inner = keras.Sequential([keras.Input((STEPS,)), layers.Embedding(3, 2), layers.GRU(2)])
+        source = keras.Input((2, STEPS))
+        return keras.Model(source, layers.LSTM(3)(layers.TimeDistributed(inner)(source)))
+    elif kind == "mask":
+        inner = keras.Sequential([source, layers.Masking(), layers.LSTM(3)])
+    elif kind == "states":
+        _, *states = layers.LSTM(3, return_state=True)(source)
+        inner = keras.Model(source, layers.LSTM(3)(source, initial_state=states))
+    elif kind == "axis":
+        inner = keras.Model(source, layers.Concatenate(axis=1)([source, source]))
+    else:  # twice
+        deeper = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(3, activation="tanh"), layers.Dropout(0.1)])
+        inner = keras.Sequential([source, layers.TimeDistributed(deeper), layers.SimpleRNN(3)])
+    outer, layer = keras.Input((2, STEPS, FEATURES)), layers.TimeDistributed(inner)
+    return keras.Model(outer, layers.Concatenate()([layer(outer), layer(layers.Activation("tanh")(outer))]))
+
+
+@pytest.mark.parametrize("kind", ["functional", "tokens", "twice"])
+def test_models_run_on_each_step(keras, torch, kind):
+    rng = np.random.default_rng(0)
+    model = fill(model_of_steps(keras, kind), rng)
+    [source] = model.inputs
+    arrays = [rng.integers(0, 3, (4, 2, STEPS))] if kind == "tokens" else [rng.normal(size=(4, *source.shape[1:]))]
+    module = assert_ported(model, [arrays[0].astype("float32")], "float32")
+    again = gw.port(module, to="keras")
+    assert distance(outputs(model, arrays), outputs(again, arrays)) <= 1e-6
+    assert gw.verify(model, module).passed
+
+
+@pytest.mark.parametrize(("kind", "word"), [("mask", "masks"), ("states", "initial_state"), ("axis", "axis=1")])
+def test_models_that_cannot_run_on_each_step_are_refused(keras, kind, word):
+    model = model_of_steps(keras, kind)
+    with pytest.raises(UnsupportedModelError, match=word):
+        gw.port(model, to="torch")
+    with pytest.raises(UnsupportedModelError, match=r"Port keras\.Model"):
+        gw.port(model.layers[-2], to="torch")
+
+
+def test_tokens_may_be_floats(keras, torch):
+    """Keras casts them; what feeds an Embedding is known to hold tokens in a model within a model, too."""
+    inner = keras.Sequential([keras.Input((STEPS,)), keras.layers.Embedding(5, 2, mask_zero=True), keras.layers.GRU(2)])
+    source = keras.Input((STEPS,))
+    model = fill(keras.Model(source, inner(source)), np.random.default_rng(0))
+    module = gw.port(model, to="torch")
+    tokens = np.random.default_rng(1).integers(0, 5, (3, STEPS))
+    expected = outputs(model, [tokens])[0]
+    for kind in (torch.float32, torch.uint8, torch.int32):
+        assert np.abs(module(torch.tensor(tokens).to(kind)).detach().numpy() - expected).max() < 1e-6
+    assert gw.verify(model, module).passed
+
+
+def test_a_port_says_what_it_was_given(keras, torch):
+    """Also where torch's own layer is in it, which would say less, or read one sequence as a batch of steps."""
+    source, first = keras.Input((None, FEATURES), name="x"), [keras.Input((4,)) for _ in range(2)]
+    model = keras.Model([source, *first], keras.layers.LSTM(4, name="lstm")(source, initial_state=first))
+    module = gw.port(model, to="torch")
+    x, h = torch.zeros(2, STEPS, FEATURES), torch.zeros(2, 4)
+    assert module(x, h, h).shape == (2, 4)
+    for given, words in (
+        ((x.numpy(), h, h), ("'x' is a ndarray", "as_tensor")),
+        ((x[..., 1:], h, h), ("'x' has shape", f"{FEATURES})")),
+        ((x, h[:1], h), ("'lstm' starts from states of shape (1, 4), (2, 4)", "(2, 4), (2, 4)")),
+        ((x[0], h, h), ("'lstm' reads a tensor of shape", "unsqueeze(0)")),
+        ((x[:, :0], h, h), ("'lstm' reads a tensor of shape", "at least one step")),
+    ):
+        with pytest.raises(ShapeError) as raised:
+            module(*given)
+        assert all(word in str(raised.value) for word in words)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "flaot64", np.float64])
+def test_a_type_of_weights_is_known_by_name(keras, dtype):
+    with pytest.raises(GatewiseError, match="dtype="):
+        gw.port(one_layer(keras, keras.layers.LSTM(4)), to="torch", dtype=dtype)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_unlike_directions_with_first_states_forget_the_mask(keras, torch, tmp_path, merge):
+    """Their product, too, and the layer that the mask goes on to does not."""
+    import gatewise_keras.cells  # noqa: F401  (a .keras file may hold its Product)
+
+    layers, source = keras.layers, keras.Input((STEPS, FEATURES))
+    first = [keras.Input((4,)) for _ in range(2)]
+    other = layers.GRU(4, activation="relu", return_sequences=True, go_backwards=True)
+    both = layers.Bidirectional(layers.GRU(4, return_sequences=True), backward_layer=other, merge_mode=merge)
+    front = keras.tree.flatten(both(layers.Masking()(source), initial_state=first))
+    model = fill(keras.Model([source, *first], [*front, layers.LSTM(3)(front[0])]), np.random.default_rng(0))
+    arrays = some_inputs(model, np.random.default_rng(1))
+    module = assert_ported(model, arrays, "float32")
+    assert gw.verify(model, module).passed
+    gw.save(gw.port(module, to="keras"), tmp_path / "again.keras")
+    again = gw.load(tmp_path / "again.keras")
+    assert distance(outputs(model, arrays), outputs(again, arrays)) <= 1e-6
+    assert distance(outputs(model, arrays), outputs(gw.port(again, to="torch"), arrays)) <= 1e-5
 
 
 def test_unrolled_backwards_under_a_mask_is_refused(keras):
@@ -509,17 +594,15 @@ def test_what_is_left_behind_is_said(keras):
     said = " ".join(port(one_layer(keras, layer), to="torch").remarks)
     for word in ("activity_regularizer=function", "kernel_regularizer=mine"):
         assert word in said
-    both = keras.layers.Bidirectional(stack(keras), activity_regularizer="l2")
-    dropout = keras.layers.Dropout(0.5, name="off")
-    dropout.activity_regularizer = keras.regularizers.L1(0.1)
-    for layer, word in (
-        (stack(keras, return_state=True, activity_regularizer="l1"), "L1"),
-        (both, ""),
-        (dropout, "off"),
-    ):
-        said = " ".join(port(one_layer(keras, layer), to="torch").remarks)
-        assert ("activity_regularizer" in said) == bool(word)
-        assert word in said
+    cell = keras.layers.LSTMCell(4, activity_regularizer="l1", name="inner")
+    said = " ".join(port(one_layer(keras, keras.layers.RNN(cell)), to="torch").remarks)
+    assert "inner: activity_regularizer=L1 of a cell" in said
+    layer = stack(keras, return_state=True, activity_regularizer="l1", name="two")
+    source = keras.Input((STEPS, FEATURES))
+    there = port(keras.Model(source, layer(source)[0]), to="torch")
+    assert "activity_regularizer" not in " ".join(there.remarks)
+    said = " ".join(port(there.result, to="keras").remarks)
+    assert "two_cell_0: activity_regularizer=L1 acts on output 1 alone" in said
 
 
 def activity(keras, kind):
@@ -532,23 +615,33 @@ def activity(keras, kind):
     if kind == "TimeDistributed":  # that within has no effect
         inner = layers.Dense(3, activity_regularizer=keras.regularizers.L2(7.0))
         return layers.TimeDistributed(inner, activity_regularizer=rule)
-    if kind == "stack":
-        return stack(keras, activity_regularizer=rule)
+    if kind in ("stack", "stack, states"):
+        return stack(keras, activity_regularizer=rule, return_state="states" in kind, return_sequences="states" in kind)
+    if kind == "directions, states":
+        inner = stack(keras, activity_regularizer="l2", return_sequences=True, return_state=True)
+        return layers.Bidirectional(inner, activity_regularizer=rule, merge_mode="sum")
+    if kind == "directions, both":
+        inner = layers.GRU(3, activity_regularizer="l2")
+        return layers.Bidirectional(inner, activity_regularizer=rule, merge_mode=None)
+    if kind == "Dropout":
+        return layers.Dropout(0.0, activity_regularizer=rule)
     if kind == "Dense":
         return layers.Dense(3, activity_regularizer=rule, kernel_regularizer="l2")
     return getattr(layers, kind)(3, return_state=True, return_sequences=True, activity_regularizer=rule)
 
 
-@pytest.mark.parametrize(
-    "kind", ["LSTM", "GRU", "SimpleRNN", "Bidirectional", "directions", "TimeDistributed", "stack", "Dense"]
-)
+ACTIVITIES = ["LSTM", "GRU", "SimpleRNN", "Bidirectional", "directions", "directions, states", "TimeDistributed"]
+
+
+@pytest.mark.parametrize("kind", [*ACTIVITIES, "directions, both", "stack", "stack, states", "Dense", "Dropout"])
 def test_activity_is_penalised_as_in_keras(keras, torch, tmp_path, kind):
     """Over the size of the batch, on states as well, at each use of a layer, and through a file."""
     from gatewise_torch import penalty
 
     layer = activity(keras, kind)
     sources = [keras.Input((STEPS, FEATURES)) for _ in range(2)]
-    ends = [keras.tree.flatten(layer(source))[0] for source in sources]
+    given = [keras.tree.flatten(layer(source)) for source in sources]
+    ends = [end for each in given for end in (each if "," in kind else each[:1])]
     model = fill(keras.Model(sources, ends), np.random.default_rng(0))
     module = gw.port(model, to="torch")
     gw.save(module, tmp_path / "model.safetensors")
@@ -562,6 +655,16 @@ def test_activity_is_penalised_as_in_keras(keras, torch, tmp_path, kind):
         assert expected == 0
         return
     loss = penalty(module)
+    if kind == "Dropout":  # on what is left, where it drops
+        for each in module.modules():
+            if isinstance(each, torch.nn.Dropout):
+                each.p = 0.5
+        module.train()
+        left = module(*map(torch.tensor, arrays))
+        assert any((each == 0).any() for each in left)
+        own = [(0.02 * each.abs().sum() + 0.03 * each.square().sum()) / len(each) for each in left]
+        assert penalty(module).item() == pytest.approx(sum(own).item(), rel=1e-5)
+        return
     before = [parameter.grad for parameter in module.parameters()]
     loss.backward()
     assert any(

@@ -25,7 +25,7 @@ from gatewise.arrays.reference import run
 from gatewise.core.layout import CANONICAL, GATES, PARTS, Layout, axis_length, gaps, gates_of, store
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.proof import Reader
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Norm
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Norm
 from gatewise.errors import GatewiseError, ImpossiblePlanError, ShapeError, WeightsError
 
 BY_NAME = {label(layout): layout for layout in LAYOUTS}
@@ -609,6 +609,7 @@ STAND_INS = {
     "embedding": Embedding(7, 5),
     "batchnorm": BatchNorm(3),
     "layernorm": LayerNorm(3),
+    "conv1d": Conv1D(3, 5, 4),
 }
 """The sizes at which a proof traces the very plan that it is given."""
 
@@ -644,6 +645,7 @@ REAL = {
     "embedding": Embedding(8, 8),
     "batchnorm": BatchNorm(8),
     "layernorm": LayerNorm(8),
+    "conv1d": Conv1D(8, 8, 8),
 }
 
 

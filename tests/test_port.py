@@ -71,6 +71,7 @@ def expected_type(torch, layer):
         fits = options["activation"] == "tanh" or layer.spec.cell == "rnn"
         return own[layer.spec.cell] if fits else None
     kinds = {"Dense": torch.nn.Linear, "Embedding": torch.nn.Embedding, "Dropout": torch.nn.Dropout}
+    kinds |= {"LayerNorm": torch.nn.LayerNorm, "Conv1D": torch.nn.Conv1d}
     return kinds.get(type(layer.spec).__name__)
 
 
@@ -146,6 +147,8 @@ def test_the_draw_covers_what_the_issue_names(keras):
                 seen.add(f"merge {layer.merge_mode}")
     assert seen >= {"Sequential", "Functional", "LSTM", "Bidirectional", "Dense", "Embedding", "Dropout", "Activation"}
     assert seen >= {"TimeDistributed", "tanh", "relu", *(f"merge {merge}" for merge in random_models.MERGES)}
+    assert seen >= {"BatchNormalization", "LayerNormalization", "Conv1D", "SpatialDropout1D"}
+    assert seen >= {"MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D"}
     assert seen >= {f"{what} {flag}" for what in ("bias", "sequences", "states") for flag in (True, False)}
     keras.utils.clear_session(free_memory=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from gatewise.errors import ShapeError, SpecError
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-from gatewise_torch import GRU, LSTM, RNN, activations, kernels, loops, products  # noqa: E402
+from gatewise_torch import GRU, LSTM, RNN, activations, arithmetic, kernels, loops, products  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 LAYERS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 SPECS = {"lstm": specs.LSTM, "gru": specs.GRU, "rnn": specs.RNN}
@@ -32,6 +36,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def arithmetic_in_use(request, monkeypatch):
+    """Run a test with either arithmetic, whatever the size of its layers."""
+    if request.param == "torch":
+        monkeypatch.setattr(arithmetic, "SHARED_FROM", 0)
+    return request.param
+
+
+@pytest.fixture(params=["few numbers", "many numbers", "tensors"])
+def size(request, monkeypatch):
+    """T, B, F and H with which a fast path goes by NumPy alone, by NumPy with torch's products, by torch alone."""
+    monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)  # chunks of four steps, to see their seams
+    monkeypatch.setattr(products, "_onednn_leads", lambda: True)  # in float32 the large products are oneDNN's
+    if request.param == "tensors":
+        monkeypatch.setattr(arithmetic, "SHARED_FROM", 0)
+    return (7, 3, 5, 4) if request.param == "few numbers" else (9, 64, 16, 96)
 
 
 # ---------------------------------------------------------------------------------------------- against the oracle
@@ -436,13 +458,9 @@ def assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, **given):
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("size", [(7, 3, 5, 4), (9, 64, 16, 96)])
 @pytest.mark.parametrize(("cell", "place"), PLACES)
 def test_fast_training_is_the_plain_loop(monkeypatch, cell, name, place, backwards, size):
-    """In float64 the products are MKL's, in float32 and large oneDNN's; chunks are cut small to see their seams."""
     time, batch, features, units = size
-    monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)
-    monkeypatch.setattr(products, "_onednn_leads", lambda: True)
     for dtype in (torch.float64, torch.float32):
         bias = "dual" if cell == "gru" else "single"
         layer = LAYERS[cell](features, units, bias=bias, **{place: name}, go_backwards=backwards, dtype=dtype)
@@ -462,6 +480,7 @@ def test_fast_training_is_the_plain_loop(monkeypatch, cell, name, place, backwar
     ids=str,
 )
 @pytest.mark.parametrize("reset", ["before", "after"])
+@pytest.mark.usefixtures("arithmetic_in_use")
 def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, reset):
     layer = LAYERS["gru"](3, 8, reset=reset, **options)
     with torch.no_grad():
@@ -483,7 +502,6 @@ def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, res
 
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("size", [(9, 3, 5, 4), (9, 64, 16, 96)])
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
@@ -496,8 +514,6 @@ def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, res
 @pytest.mark.parametrize("kind", ["none", "left", "right", "random", "empty row", "empty step"])
 def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backwards, zero):
     time, batch, features, units = size
-    monkeypatch.setattr(kernels.fast, "CHUNK_BYTES", 0)
-    monkeypatch.setattr(products, "_onednn_leads", lambda: True)
     lengths = torch.arange(batch) % time + 1
     mask = {
         "none": None,
@@ -507,7 +523,7 @@ def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backw
     if kind == "empty row":
         mask[:, 0] = False
     if kind == "empty step":
-        mask[[0, 4, 8]] = False
+        mask[::4] = False
     for dtype in (torch.float64, torch.float32):
         layer = LAYERS[cell](
             features, units, **options, go_backwards=backwards, zero_output_for_mask=zero, dtype=dtype, bias="single"
@@ -535,6 +551,7 @@ def fast_runs(layer, x):
 
 @pytest.mark.parametrize("use", ["output", "h", "c", "last output"])
 @pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.usefixtures("arithmetic_in_use")
 def test_fast_training_from_each_result_alone(monkeypatch, cell, use):
     layer = LAYERS[cell](3, 4, activation="softsign", return_sequences=use != "last output", dtype=torch.float64)
     x = torch.randn(6, 2, 3, dtype=torch.float64)
@@ -673,6 +690,7 @@ def test_function_transforms_and_retained_graphs():
 
 
 @pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.usefixtures("arithmetic_in_use")
 def test_frozen_parts(cell):
     layer = LAYERS[cell](3, 4, activation="softsign", dtype=torch.float64)
     full = torch.autograd.grad(layer(torch.ones(5, 2, 3, dtype=torch.float64))[0].sum(), list(layer.parameters()))
@@ -705,6 +723,276 @@ def test_without_onednn_and_the_private_guard(monkeypatch, rows, steps):
     for met, expected in zip(results(), before, strict=True):
         assert torch.allclose(met, expected, rtol=1e-4, atol=1e-4)
         assert not met.is_inference()
+
+
+# --------------------------------------------------------------------------------- what a fast path must not be seen by
+
+GENERAL = [
+    ("lstm", {"activation": "relu"}),
+    ("gru", {"activation": "softsign"}),
+    ("gru", {"reset": "before"}),
+    ("rnn", {"activation": "softsign"}),
+]
+
+
+@pytest.fixture(params=GENERAL, ids=lambda one: "-".join([one[0], *one[1].values()]))
+def general(request, arithmetic_in_use):
+    """A layer that torch.nn does not have."""
+    cell, options = request.param
+    return LAYERS[cell](3, 4, **options)
+
+
+def of_weights(layer, x, **given):
+    return torch.autograd.grad(layer(x, **given)[0].square().sum(), list(layer.parameters()))
+
+
+def assert_all_close(met, expected):
+    for one, other in zip(met, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_each_arithmetic_is_met(monkeypatch, cell, arithmetic_in_use):
+    used = []
+    for name in ("ByNumPy", "ByTorch"):
+        kind = getattr(arithmetic, name)
+        monkeypatch.setattr(kind, "empty", lambda *a, name=name, empty=kind.empty: used.append(name) or empty(*a))
+    of_weights(LAYERS[cell](3, 4, activation="softsign"), X)
+    by_numpy = arithmetic_in_use == "numpy" and cell != "rnn"
+    assert used.count("ByTorch") == (0 if by_numpy else len(used))
+    assert used
+
+
+def test_an_empty_batch(general):
+    x = torch.zeros(5, 0, 3, requires_grad=True)
+    for dtype in (torch.float32, torch.float16):
+        with torch.no_grad():
+            assert general.to(dtype)(x.to(dtype))[0].shape == (5, 0, 4)
+        output, last = general(x.to(dtype))
+        assert flat((output, last))[1].shape == (1, 0, 4)
+        assert not any(grad.any() for grad in torch.autograd.grad(output.sum(), list(general.parameters())))
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_mask_changed_before_the_way_back_is_an_error(general, zero):
+    general.zero_output_for_mask = zero
+    mask = torch.arange(5)[:, None] < torch.tensor([5, 2])
+    output = general(X + 1, mask=mask)[0]
+    mask.logical_not_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+    array = np.arange(5)[:, None] < np.array([5, 2])
+    expected = of_weights(general, X + 1, mask=array)
+    output = general(X + 1, mask=array)[0]
+    array[:] = True
+    assert_all_close(torch.autograd.grad(output.square().sum(), list(general.parameters())), expected)
+
+
+def test_what_the_way_back_needs_must_not_change(general):
+    state = torch.zeros(1, 2, 4)
+    hx = (state, state.clone()) if general.cell == "lstm" else state
+    x = X.clone()
+    for change in (lambda _: x.add_(1), lambda _: state.add_(1), lambda output: output.add_(1)):
+        output = general(x, hx)[0]
+        change(output)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_results_may_be_written_into(general, grad):
+    x = torch.randn(5, 2, 3)
+    expected = of_weights(general, x)
+    with torch.set_grad_enabled(grad):
+        output, last = general(x)
+        before = output.detach().clone()
+        for part in last if general.cell == "lstm" else [last]:
+            part.data.zero_()
+        assert torch.equal(output, before)
+        if grad:
+            assert_all_close(torch.autograd.grad(output.square().sum(), list(general.parameters())), expected)
+        general.return_sequences = False
+        output, last = general(x)
+        before = flat((output, last))[1].detach().clone()
+        output.data.zero_()
+        assert torch.equal(flat((output, last))[1], before)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_kept_states_are_the_layers_own(general, sequences):
+    general.stateful, general.return_sequences = True, sequences
+    x = torch.randn(5, 2, 3)
+    general(x)
+    expected = general(x)[0]
+    general.reset_state()
+    for part in flat(general(x)):
+        part.data.zero_()
+    assert torch.equal(general(x)[0], expected)
+
+
+def test_no_two_gradients_share_memory(general):
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    state = tuple(torch.randn(1, 2, 4, requires_grad=True) for _ in range(1 + (general.cell == "lstm")))
+    results = flat(general(x, state if general.cell == "lstm" else state[0]))
+    given = [torch.ones_like(result) for result in results]
+    grads = torch.autograd.grad(results, [x, *state, *general.parameters()], given)
+    assert len({grad.untyped_storage().data_ptr() for grad in grads}) == len(grads)
+    assert all((grad == 1).all() for grad in given)
+
+
+def test_numbers_that_torch_holds_in_another_form(general):
+    """What is negative by a note, or zero without memory, NumPy cannot see as it is."""
+    x, states = torch.randn(5, 2, 3), torch.randn(1, 2, 4)
+
+    def noted(tensor):
+        return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+
+    def both(state):
+        return (state, state) if general.cell == "lstm" else state
+
+    assert noted(x).is_neg()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            output = general(noted(x), both(noted(states)))[0]
+            assert torch.allclose(output, general(x, both(states))[0], atol=1e-6)
+    weights = list(general.parameters())
+    expected = torch.autograd.grad(output, weights, torch.ones_like(output), retain_graph=True)
+    assert_all_close(torch.autograd.grad(output, weights, noted(torch.ones_like(output)), retain_graph=True), expected)
+    zeros = torch.autograd.grad(output, weights, torch._efficientzerotensor(output.shape))
+    assert not any(grad.any() for grad in zeros)
+
+
+class Wrapped(torch.Tensor):
+    """A tensor without memory of its own, as those of other libraries may be."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype, requires_grad=held.requires_grad)
+
+    def __init__(self, held):
+        self.held = held.detach()
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        args, kwargs = torch.utils._pytree.tree_map(unwrapped, (args, kwargs or {}))
+        wrap = lambda one: Wrapped(one) if isinstance(one, torch.Tensor) else one  # noqa: E731
+        return torch.utils._pytree.tree_map(wrap, function(*args, **kwargs))
+
+
+def unwrapped(value):
+    return value.held if isinstance(value, Wrapped) else value
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("where", ["input", "state", "weight_hh_l0", "bias_ih_l0", "gradient"])
+def test_other_kinds_of_tensors(general, where, grad):
+    x, state = torch.randn(5, 2, 3), torch.randn(1, 2, 4)
+    expected = general(x, (state, state) if general.cell == "lstm" else state)[0]
+    weights = list(general.parameters())
+    slopes = torch.autograd.grad(expected.sum(), weights)
+    if hasattr(general, where):
+        setattr(general, where, nn.Parameter(Wrapped(getattr(general, where).detach())))
+    x, state = (Wrapped(x) if where == "input" else x), (Wrapped(state) if where == "state" else state)
+    with torch.set_grad_enabled(grad):
+        output = general(x, (state, state) if general.cell == "lstm" else state)[0]
+    assert torch.allclose(unwrapped(output.detach()), expected, atol=1e-6)
+    if grad and where == "gradient":
+        found = torch.autograd.grad(output, weights, Wrapped(torch.ones_like(expected)))
+        assert_all_close(map(unwrapped, found), slopes)
+
+
+def test_gradients_by_the_batch(general):
+    """vmap over the way back alone, as ``torch.autograd.functional.jacobian`` does."""
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    output = general(x)[0]
+    many = torch.randn(3, *output.shape)
+    (met,) = torch.autograd.grad(output, x, many, is_grads_batched=True, retain_graph=True)
+    for one, grad in zip(met, many, strict=True):
+        assert torch.allclose(one, torch.autograd.grad(output, x, grad, retain_graph=True)[0], atol=1e-6)
+
+
+def test_operations_that_are_counted_on_the_way_back_alone(general):
+    output = general(X)[0]
+    with FlopCounterMode(display=False) as counted:
+        output.sum().backward()
+    assert counted.get_total_flops() > 0
+
+
+def test_a_mask_under_vmap_and_without_numbers(general):
+    x, mask = torch.randn(5, 2, 3), torch.arange(5)[:, None] < torch.tensor([5, 2])
+    each = torch.func.vmap(lambda one, counts: general(one, mask=counts)[0], in_dims=1, out_dims=1)(x, mask)
+    assert torch.allclose(each, general(x, mask=mask)[0], atol=1e-6)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        zeros = torch.zeros(5, 2, 3)
+        assert general(zeros, mask=zeros[..., 0] == 0)[0].shape == (5, 2, 4)
+        assert general(zeros, lengths=torch.ones(2, dtype=torch.int64))[0].shape == (5, 2, 4)
+    general.to("meta")
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            assert general(x.to("meta"), mask=mask.to("meta"))[0].is_meta
+
+
+def test_read_only_masks_and_lengths(general):
+    mask = np.broadcast_to(np.arange(5)[:, None] < 3, (5, 2))
+    lengths = np.broadcast_to(np.array([3]), (2,))
+    assert torch.equal(general(X, mask=mask)[0], general(X, lengths=lengths)[0])
+
+
+def test_autocast_around_the_way_back(general):
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    expected = of_weights(general, x)
+    for create in (False, True):
+        total = general(x)[0].square().sum()
+        with torch.autocast("cpu", torch.bfloat16):
+            met = torch.autograd.grad(total, list(general.parameters()), create_graph=create)
+        assert_all_close(met, expected)
+
+
+def test_numbers_out_of_range_make_no_noise(general):
+    for number in (torch.nan, torch.inf, -torch.inf, 3e38, 1e-42):
+        x = torch.randn(5, 2, 3)
+        x[2, 0, 0] = number
+        with np.errstate(all="raise"):
+            of_weights(general, x)
+            of_weights(general, x, mask=torch.arange(5)[:, None] < torch.tensor([5, 2]))
+            with torch.no_grad():
+                general(x)
+
+
+@pytest.mark.usefixtures("arithmetic_in_use")
+@pytest.mark.parametrize("options", [{"cell_clip": 0.1}, {"proj_size": 2}, {"input_dropout": 0.5}], ids=str)
+def test_options_of_fast_inference(options):
+    layer = LSTM(3, 4, activation="relu", **options)
+    x = torch.randn(5, 2, 3)
+    results = []
+    for grad in (False, True):
+        torch.manual_seed(1)
+        with torch.set_grad_enabled(grad):
+            results.append(flat(layer(x)))
+    assert_all_close(*results)
+
+
+def test_several_threads_in_one_layer(general):
+    many = [torch.randn(5, 2, 3) for _ in range(8)]
+    expected = [of_weights(general, x) for x in many]
+    with ThreadPoolExecutor(4) as pool:
+        for met, other in zip(pool.map(lambda x: of_weights(general, x), many * 5), expected * 5, strict=True):
+            assert_all_close(met, other)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_and_tensors_saved_elsewhere(general, reentrant):
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    expected = of_weights(general, x)
+    checkpoint(lambda one: general(one)[0], x, use_reentrant=reentrant).square().sum().backward()
+    assert_all_close([parameter.grad for parameter in general.parameters()], expected)
+    turned = (lambda tensor: tensor.double().mT.contiguous(), lambda tensor: tensor.float().mT)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: turned[0](tensor) if tensor.ndim > 1 else tensor,
+        lambda tensor: turned[1](tensor) if tensor.ndim > 1 else tensor,
+    ):
+        total = general(x)[0].square().sum()
+    assert_all_close(torch.autograd.grad(total, list(general.parameters())), expected)
 
 
 # ------------------------------------------------------------------------------------------------------ low precision
@@ -927,6 +1215,8 @@ X = torch.zeros(5, 2, 3)
         (({"mask": torch.ones(2, 5)}), "mask has shape (2, 5).", "(time, batch) = (5, 2)", "transpose"),
         (({"mask": torch.ones(5, 3)}), "mask has shape (5, 3).", "(time, batch) = (5, 2)", "one entry for each step"),
         (({"lengths": [1, 2, 3]}), "lengths has shape (3,)", "(batch,) = (2,)", "one a sequence"),
+        (((X.to("meta")),), "input is on meta, the weights are on cpu.", "one device", "input.to('cpu')"),
+        ((X, (torch.zeros(1, 2, 4, device="meta"),) * 2), "hx (h) is on meta", "one device", "h.to('cpu')"),
         (({"lengths": [6, 2]}), "lengths holds 6, the input has 5 steps.", "from 0 to 5", "another batch"),
         (({"lengths": [2, 2], "mask": torch.ones(5, 2)}), "both given", "lengths are a mask", "Give one"),
     ],

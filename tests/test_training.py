@@ -276,6 +276,36 @@ def test_a_wrong_gradient_is_seen():
     assert {each.layer for each in parity.gradients if not each.passed} >= {"lstm"}
 
 
+def test_gradients_that_overflow_are_inconclusive_on_both_sides_and_a_failure_on_one():
+    a = build(gw.Network.chain(gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2)))
+    b = gw.port(a, "torch")
+
+    def spoil(layer, given, made):
+        if made[0].requires_grad:
+            made[0].register_hook(lambda gradient: gradient * float("nan"))
+
+    b.lstm.register_forward_hook(spoil)
+    parity = gw.verify(a, b, gradients=True)
+    assert parity.verdict == "failed"
+    assert ("lstm", "kernel") in [(each.layer, each.tensor) for each in parity.gradients if not each.passed]
+    a = build(gw.Network.chain(gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2)))
+    a = gw.port(a, "keras", dtype="float64")
+    kernel, bias = a.layers[-1].get_weights()
+    a.layers[-1].set_weights([kernel * 1e200, bias])
+    parity = gw.verify(a, gw.port(a, "torch"), gradients=True, training_steps=1)
+    assert all(each.passed for each in parity.outputs)
+    assert parity.verdict == "inconclusive"
+    assert not np.isfinite(parity.training.losses).all()
+    assert "overflow" in " ".join(parity.advice)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, True, "2"])
+def test_steps_are_a_whole_number(steps):
+    a = build(gw.Network.chain(gw.LSTM(3, 4, return_state=False)))
+    with pytest.raises(gw.GatewiseError, match="training_steps="):
+        gw.verify(a, gw.port(a, "torch"), training_steps=steps)
+
+
 def test_frozen_tensors_are_left_out():
     a = build(gw.Network.chain(gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2)))
     b = gw.port(a, "torch")

@@ -301,6 +301,20 @@ def test_inputs_of_one_length_are_compared_at_other_lengths_too(keras, torch):
     assert gw.verify(model, there).verdict == "failed"
 
 
+def test_a_batch_that_is_fixed_is_freed_with_that_of_first_states(keras):
+    source, first = keras.Input((5, 2), batch_size=2), keras.Input((3,), batch_size=2)
+    model = keras.Model([source, first], keras.layers.GRU(3, reset_after=False)(source, initial_state=first))
+    random_models.fill(model, np.random.default_rng(0))
+    assert gw.verify(model, gw.port(model, to="torch")).passed
+
+
+def test_a_mistake_that_the_cell_cannot_tell_is_none(keras):
+    """Gates i and g are multiplied: where their activations are one, they may be exchanged."""
+    model = keras.Sequential([keras.Input((None, 2)), keras.layers.LSTM(3, activation="sigmoid")])
+    random_models.fill(model, np.random.default_rng(0))
+    assert gw.verify(model, gw.port(model, to="torch")).passed
+
+
 def test_what_only_stronger_inputs_show_is_compared_on_them(keras):
     """A mistake counts as seen on inputs on which both sides were compared, and on no others."""
     layers = keras.layers

@@ -6,6 +6,7 @@ layer, or a list of them for a stack.
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,11 @@ from gatewise.arrays.native import fitting
 from gatewise.core.layout import GATES, Layout, check_holds
 from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import (
+    RUN,
+    Compare,
     Constant,
     Dense,
+    Dropout,
     Embedding,
     Flip,
     Input,
@@ -38,6 +42,7 @@ from gatewise_keras.describing import (
     STATES,
     WEIGHTS,
     alone,
+    executed,
     is_cell,
     is_several,
     state_count,
@@ -46,12 +51,16 @@ from gatewise_keras.describing import (
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as remarks
+from gatewise_keras.ordinary import arguments_for, twin_for
 
 if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory, Tensor
 
 ADAMS = {"epsilon-hat": "keras.optimizers.Adam"}
 """The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
+
+STATISTICS = ("moving_mean", "moving_variance")
+"""What a batch normalisation keeps of the batches that it was trained on."""
 
 
 def claims(obj: object) -> bool:
@@ -89,8 +98,18 @@ def make(
     dtype: str = "float32",
     rules: Sequence[Rule] = (),
     batch: int | None = None,
+    shape: Sequence[int | None] | None = None,
 ) -> Any:
-    """Return one built Keras layer for a spec of one layer; a stateful one must know its batch size."""
+    """Return one built Keras layer for a spec of one layer; a stateful one must know its batch size.
+
+    Args:
+        spec: The layer.
+        name: Its name, or None for one that Keras makes.
+        dtype: Type of its weights.
+        rules: Its regularisers and constraints.
+        batch: The batch size.
+        shape: The shape that it reads, where it may be of several ranks.
+    """
     import keras
 
     common = {"name": name, "dtype": dtype}
@@ -135,6 +154,14 @@ def make(
         from gatewise_keras import cells
 
         return cells.Flip(spec.values, spec.mask, **common)
+    twin = twin_for(spec)
+    if twin is not None:
+        layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)
+        if spec.cell:
+            layer.build(tuple(shape or (None, None, options["features"])))
+        return layer
+    if isinstance(spec, Dropout):
+        return keras.layers.Dropout(spec.rate, **common)
     return getattr(keras.layers, CLASSES[type(spec)])(**options, **common)
 
 
@@ -172,9 +199,26 @@ def _regularise(native: Any, rules: Sequence[Rule]) -> None:
     """Give a layer the penalty on what it gives."""
     import keras
 
-    for rule in rules:
-        if rule.kind == "activity":
-            native.activity_regularizer = getattr(keras.regularizers, rule.name)(**dict(rule.settings))
+    for rule in [rule for rule in rules if rule.kind == "activity" and rule.weight == "output"][:1]:
+        native.activity_regularizer = getattr(keras.regularizers, rule.name)(**dict(rule.settings))
+
+
+def _regularise_some(tensors: list[Any], layer: Layer, dtype: str) -> None:
+    """Put a layer that changes nothing behind each output that has a penalty of its own, or a second one.
+
+    A Keras layer has one penalty, on all that it gives.
+    """
+    import keras
+
+    own = next((rule for rule in layer.rules if rule.kind == "activity" and rule.weight == "output"), None)
+    for place, rule in enumerate(layer.rules):
+        if rule.kind != "activity" or rule is own:
+            continue
+        _, colon, number = rule.weight.partition(":")
+        for of in [int(number)] if colon else range(len(tensors)):
+            same = keras.layers.Activation("linear", name=f"{layer.name}_output_{of}_{place}", dtype=dtype)
+            _regularise(same, [rule._replace(weight="output")])
+            tensors[of] = same(tensors[of])
 
 
 def _cell_arguments(spec: Spec) -> dict[str, Any]:
@@ -264,7 +308,9 @@ def freeze(native: Any, tensors: Sequence[str]) -> None:
 def frozen(native: Any) -> set[str]:
     """Return the tensors that training does not change."""
     own = variables(native).items()
-    return {name for name, variable in own if not variable.trainable and "lora_" not in name}
+    # Training changes statistics, though by no gradient; not those of a frozen layer.
+    fixed = {name for name, variable in own if not variable.trainable and "lora_" not in name}
+    return fixed - set(STATISTICS if getattr(native, "trainable", True) else ())
 
 
 def run(obj: Any, inputs: np.ndarray) -> np.ndarray:
@@ -315,8 +361,13 @@ def _state_kinds(model: Any) -> list[str]:
     return [name for name in names if name in STATES]
 
 
-def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -> tuple[Any, dict[str, Any]]:
+def assemble(
+    network: Network, *, dtype: str = "float32", form: str = "model", ordered: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """Build a Functional model for a network; return it with the native of each layer.
+
+    Keras runs the uses of a layer by their distance from the end of the model. Where states go on from use to use and
+    that is not the order of the network, it is built again, ``ordered``.
 
     Where one layer stands for a stack, as in ``nn.LSTM(num_layers=2)``, it becomes a chain of Keras layers, and the
     model gives what the stack gives: the output, and the states of all layers side by side, batch first.
@@ -330,13 +381,15 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
         if isinstance(layer.spec, Recurrent) and form == "cell":
             native = make_cell(layer.spec, layer.name, dtype, layer.rules)
         else:
-            native = make(layer.spec, layer.name, dtype, layer.rules, batch)
+            [source] = [each.spec for each in network.layers if isinstance(each.spec, Input)]
+            native = make(layer.spec, layer.name, dtype, layer.rules, batch, (source.batch, *source.shape))
         native.trainable = layer.trainable
         _regularise(native, layer.rules)
         return native, {layer.name: native}
     made: dict[str, Any] = {}
     tensors: dict[str, list[Any]] = {}
     inputs = []
+    used: dict[str, list[Any]] = {}  # what each use of a layer gives
     for layer in network.layers:
         if isinstance(layer.spec, Input):
             kind = "int32" if layer.spec.integer else "bool" if layer.spec.boolean else dtype
@@ -348,11 +401,26 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             tensors[layer.name] = [np.asarray(layer.spec.values, dtype)]
             continue
         source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
+        if isinstance(layer.spec, Compare):
+            tensors[layer.name] = [_compared(layer.spec, source)]
+            continue
+        if isinstance(layer.spec, Merge) and source.dtype == "bool" and layer.spec.merge in ("min", "max"):
+            join = keras.ops.logical_and if layer.spec.merge == "min" else keras.ops.logical_or
+            tensors[layer.name] = [functools.reduce(join, first, source)]
+            continue
         if isinstance(layer.spec, Merge):
             native = make(layer.spec, layer.name, dtype)
+            if layer.spec.merge == "mul" and not layer.masked:
+                from gatewise_keras import cells
+
+                native = cells.Product(name=layer.name, dtype=dtype)
             _regularise(native, layer.rules)
             tensors[layer.name] = [native([source, *first])]
             continue
+        if ordered and layer.resumes:
+            from gatewise_keras import cells
+
+            source = cells.After(dtype=dtype)([source, used[layer.keeper][-1]])
         given: dict[str, Any] = {"initial_state": first} if first else {}
         if layer.mask:
             name, number = source_of(layer.mask)
@@ -363,9 +431,15 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             chain = made.get(layer.shares)
             made[layer.name], tensors[layer.name] = _stack(layer, source, first, dtype, batch, chain)
             continue
-        native = made.get(layer.shares)
-        if native is None:
-            native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch)
+        if layer.resumes:
+            native = made[layer.resumes]
+        elif layer.shares:
+            native, stateful = made[layer.shares], layer.spec.options().get("stateful")
+            if stateful or layer.spec != network[layer.shares].spec:
+                native = _same_cell(native, layer, dtype)
+        else:
+            shape = (source.shape[0], *source.shape[1 + layer.distributed :])
+            native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch, shape)
             native.trainable = layer.trainable
         made[layer.name] = native
         runs = native
@@ -374,6 +448,8 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
             runs = keras.layers.TimeDistributed(runs, name=layer.name if outermost else None, dtype=dtype)
         _regularise(runs, layer.rules)
         tensors[layer.name] = keras.tree.flatten(runs(source, **given))
+        used.setdefault(layer.keeper, []).append(tensors[layer.name][0])
+        _regularise_some(tensors[layer.name], layer, dtype)
     outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
     structure: Any = outputs[0] if len(outputs) == 1 else outputs
     kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
@@ -381,7 +457,43 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     if form == "stack" and front < len(outputs):
         structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
+    if not ordered and not all(_is_ordered(model, used[layer.resumes]) for layer in network.layers if layer.resumes):
+        return assemble(network, dtype=dtype, form=form, ordered=True)
     return model, {name: native for name, native in made.items() if not network[name].shares}
+
+
+def _same_cell(native: Any, layer: Layer, dtype: str) -> Any:
+    """Return a layer that runs the cell of another layer in its own way, or keeps states of its own."""
+    import keras
+
+    if not hasattr(native, "cell"):
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} shares the weights of {layer.shares!r}, and keeps states of its own.",
+            "Layers of Keras share a cell, and both directions have one each.",
+            "Use stateful=False, or give it weights of its own.",
+        )
+    options = {name: getattr(layer.spec, name) for name in RUN}
+    return keras.layers.RNN(native.cell, **options, dtype=dtype, name=None if layer.distributed else layer.name)
+
+
+def _compared(spec: Compare, tensor: Any) -> Any:
+    """Return a mask as Keras's operations make it."""
+    import keras
+
+    ops = keras.ops
+    if tensor.dtype == "bool" and spec.value == 0 and spec.test in ("equal", "not_equal"):
+        passed = ops.logical_not(tensor) if spec.test == "equal" else tensor
+    else:
+        whole = "int" in tensor.dtype and spec.value == int(spec.value)
+        passed = getattr(ops, spec.test)(tensor, int(spec.value) if whole else spec.value)
+    return passed if spec.over is None else getattr(ops, spec.over)(passed, axis=-1)
+
+
+def _is_ordered(model: Any, uses: Sequence[Any]) -> bool:
+    """Say whether Keras makes some tensors of a model in this order, or never makes them."""
+    places = {id(tensor): place for place, node in enumerate(executed(model)) for tensor in node.outputs}
+    there = [places[id(tensor)] for tensor in uses if id(tensor) in places]
+    return there == sorted(there)
 
 
 def _stack(
@@ -553,4 +665,22 @@ def save_file(obj: Any, path: str) -> None:
         for name, native in there[1].items():
             write(native, read(own[name]))
         obj = there[0]
+    _check_cells(obj)
     obj.save(path)
+
+
+def _check_cells(model: Any) -> None:
+    """Refuse a model in which several layers run one cell: Keras would write a file that it cannot read."""
+    import keras
+
+    seen: set[int] = set()
+    layers = {id(layer): layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)}
+    for layer in layers.values():
+        for cell in getattr(layer.cell, "cells", [layer.cell]):
+            if id(cell) in seen:
+                raise UnsupportedModelError(
+                    f"Layer {layer.name!r} runs the cell {cell.name!r} of another layer: no .keras file can hold it.",
+                    "Keras writes the weights of the cell once, and cannot read the file.",
+                    "Save it as .safetensors, or share a whole layer.",
+                )
+            seen.add(id(cell))

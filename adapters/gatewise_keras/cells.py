@@ -1,6 +1,7 @@
 """Keras cells for what Keras has none for: what ``torch.nn`` and TensorFlow 1 can do, so that it has a way back.
 
-``Flip`` is a layer: Keras turns sequences round only within ``Bidirectional``.
+``Flip`` is a layer: Keras turns sequences round only within ``Bidirectional``. So is ``After``: a Functional model runs
+the uses of a layer in an order of its own, which may not be that of one that keeps its states.
 
 A cell runs in ``keras.layers.RNN``, also within ``Bidirectional``, and is saved and loaded as Keras's own. It is
 registered as ``gatewise>GeneralLSTMCell``: ``gatewise.load`` knows it, and ``keras.saving.load_model`` does after
@@ -185,3 +186,41 @@ class Flip(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return all options, for saving."""
         return {**super().get_config(), "values": self.values, "mask": self.mask}
+
+
+@keras.saving.register_keras_serializable(package="gatewise")
+class Product(keras.layers.Multiply):  # type: ignore[misc]
+    """Keras's ``Multiply`` without a part for masks, as ``Bidirectional`` multiplies; the mask goes on.
+
+    >>> Product()([ops.full((1, 2), 2.0), ops.full((1, 2), 3.0)]).numpy()
+    array([[6., 6.]], dtype=float32)
+    """
+
+    def _merge_function(self, inputs: Any) -> Any:
+        return ops.multiply(*inputs)
+
+
+@keras.saving.register_keras_serializable(package="gatewise")
+class After(keras.layers.Layer):  # type: ignore[misc]
+    """Gives the first of two tensors, once the second is there: what reads it runs later.
+
+    >>> After()([ops.ones((1, 2)), ops.zeros((1, 3))]).numpy()
+    array([[1., 1.]], dtype=float32)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the first; its mask goes with it."""
+        return inputs[0]
+
+    def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
+        """Return the mask of the first."""
+        return previous_mask[0] if previous_mask is not None else None
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the first."""
+        return input_shape[0]

@@ -15,6 +15,7 @@ from gatewise.core.spec import (
     LSTM,
     RNN,
     Activation,
+    Compare,
     Constant,
     Dense,
     Dropout,
@@ -23,12 +24,15 @@ from gatewise.core.spec import (
     Input,
     Masking,
     Merge,
+    Norm,
     Recurrent,
     Spec,
+    is_one_cell,
     is_state,
     outputs_of,
 )
 from gatewise.errors import UnsupportedModelError
+from gatewise_keras.ordinary import ALONE, TWINS, Twin
 
 CLASSES: dict[type[Spec], str] = {
     LSTM: "LSTM",
@@ -55,6 +59,21 @@ JOINS = {
 """Word of ``Merge`` → Keras's class for it."""
 
 
+TESTS = {
+    "NotEqual": "not_equal",
+    "Equal": "equal",
+    "Greater": "greater",
+    "GreaterEqual": "greater_equal",
+    "Less": "less",
+    "LessEqual": "less_equal",
+}
+"""Operation of ``keras.ops`` → word of ``Compare``."""
+
+
+MIRRORED = {"greater": "less", "less": "greater", "greater_equal": "less_equal", "less_equal": "greater_equal"}
+"""Word of ``Compare`` → the one that says the same with both sides exchanged."""
+
+
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
 """The way out of a layer that no description covers."""
 
@@ -76,7 +95,14 @@ GENERAL = ("projection", "peepholes", "cell_clip")
 """Options that Keras's own LSTM lacks, and ``gatewise_keras.cells.GeneralLSTMCell`` has."""
 
 
-WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias", "embeddings": "embeddings"}
+WEIGHTS = {
+    "kernel": "kernel",
+    "recurrent_kernel": "recurrent",
+    "bias": "bias",
+    "embeddings": "embeddings",
+    "gamma": "gamma",
+    "beta": "beta",
+}
 """Weight → what Keras puts before ``_regularizer`` and ``_constraint`` to name the rules on it."""
 
 
@@ -103,7 +129,7 @@ def describe(obj: Any) -> Network:
         batch = _batch_of(next(iter(laying.natives.values()))) if stateful else None
         source = alone(first.spec, obj.name, batch=batch).layers[0]
         shape = source.spec.options()["shape"]
-        if isinstance(first.spec, Dense) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
+        if isinstance(first.spec, Dense | Norm) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
             shape = shape[1:]
         shape = (None,) * first.distributed + shape
         return Network((Layer(source.name, source.spec.replace(shape=shape)), *laying.layers), laying.outputs)
@@ -238,6 +264,7 @@ class _Laying:
         self.left: list[str] = []
         self._taken = set(taken)
         self._owners: dict[int, str] = {}
+        self._keepers: dict[int, str] = {}
         self._carries: dict[str, bool] = {}
 
     def free(self, name: str, *, own: bool = False) -> str:
@@ -259,12 +286,15 @@ class _Laying:
         layer = Layer(name, spec, tuple(reads), **place)
         if native is not None:
             layer = dataclasses.replace(layer, trainable=bool(native.trainable), rules=_rules(native))
-        if spec.cell and native is not None:
-            first = id(native.weights[0])
-            owner = self._owners.setdefault(first, name)
-            if owner != name:
-                _check_shared(native, spec, self.layers[owner])
+        if spec.cell and native is not None and native.weights:
+            [owner, *others] = {self._owners.setdefault(id(weight), name): None for weight in native.weights}
+            if owner != name or others:
+                _check_shared(
+                    native, spec, [self.layers[one] for one in (owner, *others) if one != name], whole=not others
+                )
                 layer = dataclasses.replace(layer, shares=owner, rules=())
+            if spec.options().get("stateful") and (keeper := self._keepers.setdefault(id(native), name)) != name:
+                layer = dataclasses.replace(layer, resumes=keeper)
         if not layer.shares and native is not None:
             self.natives[name] = native
         above = bool(layer.mask) or any(map(self.carries, reads if isinstance(spec, Merge) else reads[:1]))
@@ -290,15 +320,23 @@ class _Laying:
         """
         outputs = self._lay(layer, name, above, states, **place)
         if called and getattr(layer, "activity_regularizer", None) is not None:
-            [last, *more] = {source_of(reference)[0] for reference in outputs}
-            rule = _activity_rule(layer)
-            if rule is None or more or isinstance(self.layers[last].spec, Dropout):
-                told = type(layer.activity_regularizer).__name__
-                self.left.append(f"{layer.name}: activity_regularizer={told} is not carried over: add it to the loss.")
-            else:
-                there = self.layers[last]
-                self.layers[last] = dataclasses.replace(there, rules=(*there.rules, rule))
+            self.penalise(layer, outputs)
         return outputs
+
+    def penalise(self, layer: Any, outputs: Sequence[str]) -> None:
+        """Add a Keras layer's penalty on what it gives to the layers that give it."""
+        rule = _activity_rule(layer)
+        if rule is None:
+            told = type(layer.activity_regularizer).__name__
+            self.left.append(f"{layer.name}: activity_regularizer={told} is not carried over: add it to the loss.")
+            return
+        for name in dict.fromkeys(source_of(reference)[0] for reference in outputs):
+            there = self.layers[name]
+            made = [reference for reference in outputs if source_of(reference)[0] == name]
+            # Of the layers that a stack becomes, all but the last give a sequence that the stack does not.
+            of = ("output",) if made == _all_of(name, there.spec) else tuple(f"output:{source_of(x)[1]}" for x in made)
+            added = tuple(rule._replace(weight=each) for each in of)
+            self.layers[name] = dataclasses.replace(there, rules=(*there.rules, *added))
 
     def _lay(self, layer: Any, name: str, above: str, states: Sequence[str], **place: Any) -> list[str]:
         import keras
@@ -315,12 +353,17 @@ class _Laying:
         if type(layer) is keras.layers.Bidirectional and not _is_alike(layer):
             return self._directions(layer, name, above, states, **place)
         spec = _spec_of(layer)
-        if isinstance(spec, Dropout | Activation):
+        if isinstance(spec, Activation) or spec == Dropout(spec.options().get("rate", 0.0)):
             place = place | {"distributed": 0}
         return _all_of(self.add(name, spec, (above, *states), layer, **place), spec)
 
     def _distribute(self, layer: Any, name: str, above: str, **place: Any) -> list[str]:
+        import keras
+
         inner = layer.layer
+        if isinstance(inner, keras.Model):  # a graph overrides this
+            why = "Read alone, it has no graph around it."
+            raise _refusal(layer, "layer", type(inner).__name__, why, "Port keras.Model(source, layer(source)).")
         spec = None if is_stack(inner) else _kind_of(inner)
         if spec in (Masking, Merge):
             why = "Within TimeDistributed it has no mask to give."
@@ -365,7 +408,8 @@ class _Laying:
             other = self.add(self.free(f"{name}_turned"), Flip(mask=False), (other,), **axes)
         front = [forward[0], other]
         if layer.merge_mode is not None:
-            front = [self.add(name, Merge(layer.merge_mode), front)]
+            # Where the directions follow no mask, their product does not, either.
+            front = [self.add(name, Merge(layer.merge_mode), front, masked=place.get("masked", True))]
         return [*front, *forward[1:], *backward[1:]]
 
 
@@ -374,14 +418,13 @@ def _all_of(name: str, spec: Spec) -> list[str]:
     return [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
 
 
-def _check_shared(native: Any, spec: Spec, owner: Layer) -> None:
-    """Refuse what cannot be said by layers that share weights."""
-    if isinstance(spec, Recurrent) and spec.stateful:
-        why = f"It has the weights of {owner.name!r}, and states that go on from one use to the next."
-        raise _refusal(native, "stateful", True, why, "Use stateful=False, or two layers.")
-    if spec != owner.spec:
-        why = f"Its weights are those of {owner.name!r}, with other options: {spec} and {owner.spec}."
-        raise _refusal(native, "cell", type(native).__name__, why, "Share a whole layer, or give each its own cell.")
+def _check_shared(native: Any, spec: Spec, owners: Sequence[Layer], *, whole: bool) -> None:
+    """Refuse what cannot be said by layers that share weights, all or none: one direction of two alone."""
+    for owner in owners:
+        if not whole or not is_one_cell(spec, owner.spec):
+            why = f"It shares a part of its weights with {owner.name!r}: {spec} and {owner.spec}."
+            way_out = "Share a whole layer, or give each its own cell."
+            raise _refusal(native, "cell", type(native).__name__, why, way_out)
 
 
 class _Graph(_Laying):
@@ -389,11 +432,15 @@ class _Graph(_Laying):
 
     def __init__(self, model: Any) -> None:
         masks = any(
-            _kind_of(layer) is Masking or getattr(layer, "mask_zero", False) or getattr(layer, "dtype", "") == "bool"
+            _kind_of(layer) is Masking
+            or getattr(layer, "mask_zero", False)
+            or getattr(layer, "dtype", "") == "bool"
+            or any(not hasattr(node.operation, "_flatten_layers") for node in executed(layer))
             for layer in model._flatten_layers()
         )
         super().__init__({layer.name for layer in model.layers}, masks=masks)
         self.model = model
+        self._axes = 0  # the time axes that a model is gone through on, step by step, while it is read
         self._own = set(map(id, model.layers))
         try:
             self.inputs, self.outputs = list(model.inputs), model.outputs
@@ -423,8 +470,21 @@ class _Graph(_Laying):
         scope: _Scope = {}
         for tensor in self.inputs:
             self.visit(tensor, scope)
+        self.visit_stateful(self.model, scope)
         outputs = tuple(self.visit(tensor, scope) for tensor in flat)
+        # An Embedding behind other layers' names, such as in a model within this one, is fed by a float Input, too.
+        tokens = {source_of(layer.inputs[0])[0] for layer in self.layers.values() if isinstance(layer.spec, Embedding)}
+        for name in tokens:
+            there = self.layers[name]
+            if isinstance(there.spec, Input):
+                self.layers[name] = dataclasses.replace(there, spec=there.spec.replace(integer=True))
         return Network(tuple(self.layers.values()), outputs)
+
+    def visit_stateful(self, model: Any, scope: _Scope) -> None:
+        """Add the layers that keep states, each behind what it reads, in the order in which Keras runs them."""
+        for node in executed(model):
+            if any(getattr(layer, "stateful", False) for layer in getattr(node.operation, "_flatten_layers", tuple)()):
+                self.visit(node.outputs[0], scope)
 
     def visit(self, tensor: Any, scope: _Scope) -> str:
         """Add the layer that makes a tensor, after those that it reads; return what gives the tensor, as a reference.
@@ -439,6 +499,13 @@ class _Graph(_Laying):
         use = id(operation), node
         if use in scope:
             return str(scope[use][index])
+        if not isinstance(operation, keras.layers.Layer):
+            scope[use] = [self.operate(operation, operation._inbound_nodes[node].arguments.args, scope)]
+            return str(scope[use][index])
+        if _is_ours(operation, "After"):
+            read = [self.visit(source, scope) for source in operation._inbound_nodes[node].arguments.args[0]]
+            scope[use] = read[:1]
+            return read[0]
         sources, states, place = self.read(operation, operation._inbound_nodes[node].arguments)
         reads = [self.visit(source, scope) for source in sources]
         first = [
@@ -453,6 +520,41 @@ class _Graph(_Laying):
             name = self.free(operation.name, own=id(operation) in self._own)
             scope[use] = self.put(operation, name, reads, first, sources, place)
         return str(scope[use][index])
+
+    def operate(self, operation: Any, arguments: Sequence[Any], scope: _Scope) -> str:
+        """Add what one operation of ``keras.ops`` is, of those that make masks; return it as a reference."""
+        import keras
+
+        kind = type(operation).__name__ if type(operation).__module__.startswith("keras.") else ""
+        tensors = [each for each in arguments if isinstance(each, keras.KerasTensor)]
+        numbers = [each for each in arguments if not isinstance(each, keras.KerasTensor)]
+        spec: Spec | None = None
+        if kind in TESTS and len(tensors) == 1 and np.ndim(numbers[0]) == 0:
+            word = TESTS[kind]
+            value = np.asarray(keras.ops.convert_to_numpy(numbers[0])).item()
+            spec = Compare(MIRRORED.get(word, word) if tensors[0] is arguments[1] else word, value * 1)
+        elif kind in ("Any", "All") and not operation.keepdims:
+            axes = {axis % len(tensors[0].shape) for axis in np.atleast_1d(operation.axis) if axis is not None}
+            spec = Compare(over=kind.lower()) if axes == {len(tensors[0].shape) - 1} else None
+        elif kind == "LogicalNot":
+            spec = Compare("equal")
+        elif kind == "Cast" and operation.dtype == "bool":
+            spec = Compare()
+        elif kind in ("LogicalAnd", "LogicalOr") and len(tensors) == 2:
+            spec = Merge("min" if kind == "LogicalAnd" else "max")
+        if spec is None:
+            raise UnsupportedModelError(
+                f"The operation {operation.name!r} ({kind or type(operation).__name__}) is not supported as it is.",
+                "Those that make masks are: comparisons of a tensor with a number, any and all of the last axis, "
+                "logical_and, logical_or, logical_not and a cast to bool.",
+                "Do it with layers, or around the port; a mask may be an Input of dtype='bool'.",
+            )
+        reads = [self.visit(tensor, scope) for tensor in tensors]
+        if isinstance(spec, Merge):
+            for place, tensor in enumerate(tensors):
+                if keras.backend.standardize_dtype(tensor.dtype) != "bool":
+                    reads[place] = self.add(self.free(f"{operation.name}_cast"), Compare(), [reads[place]])
+        return self.add(self.free(operation.name), spec, reads)
 
     def constant(self, operation: Any, state: Any) -> str:
         """Add first states that are numbers and no tensor of the model; they fit one size of the batch."""
@@ -476,8 +578,20 @@ class _Graph(_Laying):
 
         if isinstance(operation, keras.layers.InputLayer):
             return [self.add(name, self.input_of(operation), ())]
-        if type(operation).__name__ in JOINS.values() and isinstance(operation, keras.layers.Layer):
-            return [self.add(name, _merge_of(operation, len(sources[0].shape)), reads)]
+        if self._axes:
+            place = place | {"distributed": self._axes}
+            if states:
+                why = "The model around it runs on each step of TimeDistributed, and so would what makes the states."
+                raise _refusal(operation, "initial_state", "a tensor", why, "Leave TimeDistributed out.")
+        if _is_join(operation):
+            merge = _merge_of(operation, len(sources[0].shape))
+            if self._axes and merge.merge == "concat" and merge.axis != -1:
+                why = "The model around it runs on each step of TimeDistributed."
+                raise _refusal(operation, "axis", operation.axis, why, "Use axis=-1, or leave TimeDistributed out.")
+            merged = [self.add(name, merge, reads, masked=not _is_ours(operation, "Product"))]
+            if operation.activity_regularizer is not None:
+                self.penalise(operation, merged)
+            return merged
         outputs = self.lay(operation, name, reads[0], states, **place)
         for name in {source_of(each)[0] for each in outputs}:
             there = self.layers[name]
@@ -485,6 +599,29 @@ class _Graph(_Laying):
                 why = "Its states go on from one outer step to the next, and Keras runs a number not known at once."
                 raise _refusal(operation, "stateful", True, why, "Give the Input the number of outer steps.")
         return outputs
+
+    def _distribute(self, layer: Any, name: str, above: str, **place: Any) -> list[str]:
+        import keras
+
+        model = layer.layer
+        if not isinstance(model, keras.Model):
+            return super()._distribute(layer, name, above, **place)
+        why = "The model has masks or states of its own, or a mask comes to it."
+        parts = model._flatten_layers()
+        odd = any(
+            _kind_of(one) is Masking
+            or getattr(one, "mask_zero", False)
+            or getattr(one, "stateful", False)
+            or any(not hasattr(node.operation, "_flatten_layers") for node in executed(one))
+            for one in parts
+        )
+        if odd or self.carries(above):
+            raise _refusal(layer, "layer", type(model).__name__, why, "Put its layers into TimeDistributed one by one.")
+        before, self._axes = self._axes, place.get("distributed", 0) + 1
+        try:
+            return self.within(model, [above])
+        finally:
+            self._axes = before
 
     def within(self, model: Any, reads: list[str]) -> list[str]:
         """Add what a model within this one becomes, its layers between those around it."""
@@ -494,6 +631,7 @@ class _Graph(_Laying):
         for tensor, reference in zip(graph.inputs, reads, strict=True):
             operation, node, _ = tensor._keras_history
             scope[id(operation), node] = [reference]
+        self.visit_stateful(model, scope)
         return [self.visit(tensor, scope) for tensor in keras.tree.flatten(graph.outputs)]
 
     def read(self, operation: Any, arguments: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
@@ -511,11 +649,13 @@ class _Graph(_Laying):
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
         sources: list[Any] = keras.tree.flatten(arguments.args) + first
         recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
-        several = isinstance(operation, keras.Model) or type(operation).__name__ in JOINS.values()
+        several = isinstance(operation, keras.Model) or _is_join(operation)
         by_hand = mask is not None and not _is_same(mask, automatic)
         what = ""
-        if by_hand and not ((recurrent or type(operation).__name__ == "Flip") and _is_mask_input(mask)):
-            what = "a mask that is made by other means"
+        if by_hand and not ((recurrent or type(operation).__name__ == "Flip") and _is_mask(mask)):
+            what = "a mask that is no tensor of the model with a number for each step"
+            if not recurrent:
+                what = "a mask that is given by hand"
         elif not all(isinstance(source, keras.KerasTensor) for source in sources[: 1 if recurrent else None]):
             what = "a constant"
         elif recurrent and len(sources) > 1:
@@ -526,8 +666,7 @@ class _Graph(_Laying):
         if what:
             raise UnsupportedModelError(
                 f"Layer {operation.name!r} ({type(operation).__name__}) reads {what}, which is not supported.",
-                "A layer reads one tensor, a recurrent one first states, too; masks come from Masking, Embedding or an "
-                "Input of dtype='bool'.",
+                "A layer reads one tensor, a recurrent one first states and a mask, too.",
                 "Leave the second input out of the model and do it around the port.",
             )
         # Keras hands a mask on by itself only to a layer that is called on one tensor and nothing else.
@@ -551,14 +690,22 @@ _Scope = dict[tuple[int, int], list[str]]
 """A layer and the number of its use → what that use gives, as references."""
 
 
-def _is_mask_input(tensor: Any) -> bool:
-    """Say whether a tensor is an input of the model that holds a mask."""
+def _is_ours(layer: Any, name: str) -> bool:
+    """Say whether a layer is of a class of ours, which is not imported for that."""
+    return type(layer).__name__ == name and type(layer).__module__ == "gatewise_keras.cells"
+
+
+def executed(model: Any) -> list[Any]:
+    """Return the uses of layers and operations in a model, in the order in which Keras runs them; else nothing."""
+    there = getattr(getattr(model, "_functional", model), "_nodes_by_depth", {})
+    return [node for depth in sorted(there, reverse=True) for node in there[depth]]
+
+
+def _is_mask(tensor: Any) -> bool:
+    """Say whether a tensor of the model is a mask: a number for each step of each sequence."""
     import keras
 
-    if not isinstance(tensor, keras.KerasTensor):
-        return False
-    kind = keras.backend.standardize_dtype(tensor.dtype)
-    return isinstance(tensor._keras_history.operation, keras.layers.InputLayer) and kind == "bool"
+    return isinstance(tensor, keras.KerasTensor) and len(tensor.shape) == 2
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -585,9 +732,17 @@ def _is_plain(name: str, value: Any) -> bool:
     return not name.startswith("_") and name != "name" and isinstance(value, int | float | str | tuple | list | None)
 
 
+def _is_join(layer: Any) -> bool:
+    """Say whether a layer makes one tensor of several."""
+    import keras
+
+    known = type(layer).__name__ in JOINS.values() and isinstance(layer, keras.layers.Layer)
+    return known or _is_ours(layer, "Product")
+
+
 def _merge_of(layer: Any, rank: int) -> Merge:
     """Return the spec of a layer that makes one tensor of several, of so many axes each."""
-    word = next(word for word, name in JOINS.items() if name == type(layer).__name__)
+    word = next((word for word, name in JOINS.items() if name == type(layer).__name__), "mul")
     if word != "concat":
         return Merge(word)
     axis = layer.axis % rank
@@ -676,10 +831,14 @@ def _spec_of(layer: Any) -> Spec:
         return cell_spec(layer.cell, layer, _layer_options(layer))
     if type(layer) is keras.layers.Bidirectional:
         return _bidirectional(layer)
-    if type(layer).__name__ == "Flip" and type(layer).__module__ == "gatewise_keras.cells":
+    if _is_ours(layer, "Flip"):
         return Flip(layer.values, layer.mask)
     if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
         return Activation("relu")
+    twin = TWINS.get(type(layer).__name__)
+    if twin is not None and type(layer) is getattr(keras.layers, type(layer).__name__):
+        _check_dtype(layer)
+        return _spec_of_twin(layer, twin)
     if type(layer) not in kinds:
         own_code = isinstance(layer, keras.layers.Lambda) or type(layer).__module__.partition(".")[0] != "keras"
         way_out = OWN_CODE if own_code else "Leave it out of the model and do it around the port."
@@ -706,6 +865,28 @@ def _spec_of(layer: Any) -> Spec:
     if kind is Masking:
         return Masking(float(layer.mask_value))
     return Activation(_activation(layer, "activation"))
+
+
+def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
+    """Return the spec of a layer whose options stand in a table."""
+    for argument, value in twin.only.items():
+        if getattr(layer, argument) != value:
+            why = f"A port knows {argument}={value!r} alone."
+            raise _refusal(layer, argument, getattr(layer, argument), why, "Use that, or do it around the port.")
+    options = {option: getattr(layer, argument) for option, argument in twin.arguments.items()}
+    options |= {option: options[option][0] for option in ALONE if isinstance(options.get(option), tuple)}
+    options |= {option: value.item() for option, value in options.items() if isinstance(value, np.generic)}
+    if "activation" in options:
+        options["activation"] = _activation(layer, "activation")
+    if "features" in twin.kind.__dataclass_fields__:
+        _check_built(layer)
+        shape = layer._build_shapes_dict["input_shape"]
+        axes = np.atleast_1d(getattr(layer, "axis", -1))
+        if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
+            why = "It normalises along other axes than the last, which is where features lie in a sequence."
+            raise _refusal(layer, "axis", layer.axis, why, "Use axis=-1, or do it around the port.")
+        options["features"] = int(shape[-1])
+    return twin.kind(**options, **twin.fixed)
 
 
 def _layer_options(layer: Any) -> dict[str, Any]:
@@ -804,7 +985,7 @@ def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",
-        f"Supported: {', '.join([*CLASSES.values(), *JOINS.values()])}, RNN, Bidirectional, TimeDistributed.",
+        f"Supported: {', '.join([*CLASSES.values(), *TWINS, *JOINS.values()])}, RNN, Bidirectional, TimeDistributed.",
         way_out,
     )
 
@@ -894,6 +1075,9 @@ def remarks(obj: Any) -> list[str]:
         for told in _all_rules(layer):
             if isinstance(told, str):
                 said.append(f"{layer.name}: {told} acts in training alone and is not carried over.")
+        if is_cell(layer) and layer.activity_regularizer is not None:
+            told = type(layer.activity_regularizer).__name__
+            said.append(f"{layer.name}: activity_regularizer={told} of a cell is not carried over.")
     if isinstance(obj, keras.Model):
         graph = _Graph(obj)
         graph.network()

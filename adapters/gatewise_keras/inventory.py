@@ -10,7 +10,7 @@ from typing import Any
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
 from gatewise.core.spec import BatchNorm, LayerNorm, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_keras.adapter import variables
+from gatewise_keras.adapter import STATISTICS, variables
 from gatewise_keras.describing import cell_spec, is_cell, parts, specs_of
 from gatewise_keras.layouts import FRAMEWORK
 
@@ -185,8 +185,7 @@ def _norms() -> tuple[type, ...]:
 
 
 def _tensor(variable: Any, name: str = "", shared: bool = False) -> Tensor:
-    moving = variable.name in ("moving_mean", "moving_variance")
-    role = Role.STATISTIC if moving else Role.WEIGHT if variable.trainable else Role.FROZEN
+    role = Role.STATISTIC if variable.name in STATISTICS else Role.WEIGHT if variable.trainable else Role.FROZEN
     if role is Role.WEIGHT and variable.name.startswith("lora_"):
         role = Role.FACTOR
     return Tensor(name or variable.path, tuple(variable.shape), Role.TIED if shared else role)

@@ -139,6 +139,13 @@ LAYER_NORM = Layout(
     source="keras-team/keras keras/src/layers/normalization/layer_normalization.py, LayerNormalization.build",
     verified="live",
 )
+CONV_1D = Layout(
+    "keras:Conv1D",
+    cell="conv1d",
+    tensors={"kernel": "kernel: width channels units", "bias": "bias: units"},
+    source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
+    verified="live",
+)
 
 DEFAULTS = defaults(
     f"{_RNN}/lstm.py, class LSTM, section Args",
@@ -159,7 +166,21 @@ DEFAULTS = defaults(
 )
 
 LIMITS = (
-    Limit("a layer", "normalisation, convolution, attention, …", "ours", "Counted and explained, and not ported."),
+    Limit(
+        "a layer",
+        "Conv2D, ConvLSTM, attention, other normalisations, …",
+        "ours",
+        "Beyond recurrent models: counted and explained, and not ported.",
+    ),
+    Limit("axis", "other than the last, of a normalisation", "ours", "Features lie on the last axis of a sequence."),
+    Limit("data_format", "channels_first", "ours", "Features lie on the last axis of a sequence."),
+    Limit("renorm, rms_scaling", "True", "ours", "They normalise by other numbers; no layer of torch does."),
+    Limit(
+        "BatchNormalization",
+        "batch statistics, in verify(training_steps=n)",
+        "ours",
+        "Compared as at inference, as dropout is off by the same switch; a port trains them as Keras does.",
+    ),
     Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
     Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
     Limit("activation", "gelu, leaky_relu in float64", "theirs", "TensorFlow rounds their constants to float32: 4e-8."),
@@ -172,22 +193,26 @@ LIMITS = (
     Limit("stateful", "in TimeDistributed, steps not known", "theirs", "Keras runs all steps at once, from one state."),
     Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
     Limit("layer", "Masking in TimeDistributed", "theirs", "The mask that it makes is lost there."),
+    Limit("layer", "a model in TimeDistributed, with masks or states", "ours", "Its layers may stand there alone."),
     Limit("initial_state", "a constant, batch not known", "theirs", "It fits one size of the batch."),
-    Limit("mask", "made by a function", "ours", "Masks come from Masking, Embedding or an Input of booleans."),
+    Limit("mask", "made by a Lambda or a function of your own", "impossible", "Its code cannot be read."),
+    Limit("mask", "made by other operations", "ours", "Not comparisons with a number, any, all, and, or, not, cast."),
     Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
     Limit("implementation", "1, in a file", "theirs", "Keras does not write it, nor copy it into Bidirectional."),
     Limit(
         "activity_regularizer",
-        "of Dropout, or of a layer whose states are those of several",
-        "ours",
-        "Left behind with a remark: add it to the loss.",
+        "of a cell",
+        "theirs",
+        "Keras cannot train with it. Left behind with a remark.",
     ),
     Limit("kernel_regularizer", "a class or function of your own", "impossible", "Left behind with a remark."),
     Limit("dtype", "int8, int4, float8", "theirs", "Inputs are rounded at every call, too, as nn.Linear cannot."),
     Limit("dtype", "float16, bfloat16, mixed policies", "impossible", "Each rounds otherwise: float32, with a remark."),
     Limit("lora_rank", "any", "theirs", "Merged, with a remark: torch has no second, low-rank kernel."),
-    Limit("a layer used twice", "stateful", "ours", "The states would go from one use to the next."),
-    Limit("a cell used twice", "by layers with other options", "ours", "One layer has one set of options."),
+    Limit(
+        "a cell used twice", "in a .keras file", "theirs", "Keras writes its weights once, and cannot read the file."
+    ),
+    Limit("a cell used twice", "by one of two directions alike", "ours", "They are one layer, and share whole."),
 )
 """What a port from Keras refuses, or leaves behind with a remark."""
 
@@ -197,7 +222,7 @@ FRAMEWORK = Framework(
     ("keras", "tensorflow"),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D),
     ),
     DEFAULTS,
     LIMITS,

@@ -16,7 +16,20 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
 from gatewise.core.network import Layer, Network
-from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Constant, Dense, Embedding, Input, Recurrent, Spec
+from gatewise.core.spec import (
+    ACTIVATIONS,
+    GRU,
+    LSTM,
+    RNN,
+    BatchNorm,
+    Constant,
+    Dense,
+    Embedding,
+    Input,
+    LayerNorm,
+    Recurrent,
+    Spec,
+)
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
 
@@ -41,6 +54,8 @@ def claims(obj: object) -> bool:
 
 def build(spec: Spec, layout: Layout) -> Any:
     """Return a module for one layer; recurrent ones are batch first."""
+    import torch
+
     from gatewise_torch.model import make
 
     check_holds(layout, spec)
@@ -48,6 +63,9 @@ def build(spec: Spec, layout: Layout) -> Any:
     if name.endswith("Cell"):
         assert isinstance(spec, Recurrent)
         return make_cell(spec)
+    if name == "BatchNorm1d":
+        assert isinstance(spec, BatchNorm)
+        return torch.nn.BatchNorm1d(spec.features, spec.epsilon, 1 - spec.momentum, affine=spec.scale)
     return make(spec, general=name.startswith("general."))
 
 
@@ -79,14 +97,16 @@ def make_cell(spec: Recurrent, dtype: torch.dtype | None = None) -> Any:
 
 def read(obj: Any) -> dict[str, np.ndarray]:
     """Return the weights of a module, as copies."""
-    return {name: parameter.detach().cpu().numpy().copy() for name, parameter in obj.named_parameters()}
+    from gatewise_torch.model import weights_of
+
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in weights_of(obj).items()}
 
 
 def write(obj: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Change the weights of a module, and return it."""
-    from gatewise_torch.model import set_arrays
+    from gatewise_torch.model import set_arrays, weights_of
 
-    shapes = {name: tuple(parameter.shape) for name, parameter in obj.named_parameters()}
+    shapes = {name: tuple(weight.shape) for name, weight in weights_of(obj).items()}
     set_arrays(obj, fitting(arrays, shapes, type(obj).__name__))
     return obj
 
@@ -96,11 +116,16 @@ def freeze(native: Any, tensors: Sequence[str]) -> None:
     for name, parameter in native.named_parameters():
         if name in tensors:
             parameter.requires_grad_(False)
+    if hasattr(native, "frozen") and any(name.startswith("running_") for name in tensors):
+        native.frozen = True
 
 
 def frozen(native: Any) -> set[str]:
     """Return the tensors that training does not change."""
-    return {name for name, parameter in native.named_parameters() if not parameter.requires_grad}
+    from gatewise_torch.model import weights_of
+
+    fixed = {name for name, parameter in native.named_parameters() if not parameter.requires_grad}
+    return fixed if not getattr(native, "frozen", False) else fixed | set(weights_of(native))
 
 
 def run(obj: Any, inputs: np.ndarray) -> np.ndarray:
@@ -141,7 +166,8 @@ def tensor(obj: Any, array: np.ndarray) -> torch.Tensor:
     """Return an array as a module takes it: where its weights lie, and of their type."""
     import torch
 
-    first = next(iter(obj.parameters()), torch.zeros(()))
+    numbers = (each for each in (*obj.parameters(), *obj.buffers()) if each.is_floating_point())
+    first = next(numbers, torch.zeros(()))
     given = torch.tensor(array, device=first.device)
     return given if not given.is_floating_point() else given.to(first.dtype)
 
@@ -183,6 +209,12 @@ def describe(obj: Any) -> Network:
     if type(obj) is nn.Linear:
         dense = Dense(obj.in_features, obj.out_features, bias=obj.bias is not None)
         return _pair(Input((obj.in_features,)), Layer("dense", dense, ("input",), trainable))
+    if (norm := norm_spec(obj)) is not None:
+        trainable = (trainable or not list(obj.parameters())) and not getattr(obj, "frozen", False)
+        return _pair(Input((None, norm.features)), Layer(name, norm, ("input",), trainable))
+    if isinstance(obj, nn.Conv1d | nn.BatchNorm1d):
+        why = "alone it has the features second, and the layer of Keras has them last"
+        raise _refusal(obj, why)
     if type(obj) is nn.Embedding:
         for option, usual in (("max_norm", None), ("scale_grad_by_freq", False)):
             if getattr(obj, option) != usual:
@@ -191,16 +223,33 @@ def describe(obj: Any) -> Network:
             Input((None,), integer=True),
             Layer("embedding", Embedding(obj.num_embeddings, obj.embedding_dim), ("input",), trainable),
         )
-    raise _refusal(obj, "it runs code of its own")
+    why = "it is not read yet" if type(obj).__module__.startswith("torch.nn.") else "it runs code of its own"
+    raise _refusal(obj, why)
 
 
-def _refusal(obj: Any, why: str) -> UnsupportedModelError:
+def _refusal(
+    obj: Any, why: str, way_out: str = "Port its layers one by one, and put them together on the other side."
+) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"A {type(obj).__name__} is not supported: {why}.",
-        "Supported: nn.LSTM, nn.GRU, nn.RNN, their cells, nn.Linear, nn.Embedding, the layers of gatewise_torch, and "
-        "models that gatewise built.",
-        "Port its layers one by one, and put them together on the other side.",
+        "Supported: nn.LSTM, nn.GRU, nn.RNN, their cells, nn.Linear, nn.Embedding, nn.LayerNorm, the layers of "
+        "gatewise_torch, and models that gatewise built.",
+        way_out,
     )
+
+
+def norm_spec(obj: Any) -> BatchNorm | LayerNorm | None:
+    """Return the spec of a normalisation over the last axis, and of other modules None."""
+    from torch import nn
+
+    from gatewise_torch.normalisation import BatchNorm as Normalising
+
+    if type(obj) is not Normalising and not (type(obj) is nn.LayerNorm and len(obj.normalized_shape) == 1):
+        return None
+    options = {"scale": obj.weight is not None, "shift": obj.bias is not None}
+    if isinstance(obj, nn.LayerNorm):
+        return LayerNorm(obj.normalized_shape[0], **options, epsilon=obj.eps)
+    return BatchNorm(obj.features, **options, epsilon=obj.epsilon, momentum=obj.momentum)
 
 
 def _pair(source: Input, layer: Layer) -> Network:
@@ -211,8 +260,10 @@ def _with_frozen(model: Any) -> Network:
     """Return a model's network, each layer as trainable as its parameters are now."""
     layers = []
     for layer in model.network.layers:
-        parameters = list(model.native(layer.name).parameters()) if layer.spec.cell else []
+        native = model.native(layer.name) if layer.spec.cell else None
+        parameters = [] if native is None else list(native.parameters())
         trainable = not parameters or any(parameter.requires_grad for parameter in parameters)
+        trainable = trainable and not getattr(native, "frozen", False)
         layers.append(dataclasses.replace(layer, trainable=trainable))
     return Network(tuple(layers), model.network.outputs)
 
@@ -247,9 +298,11 @@ def recurrent_spec(obj: Any) -> Recurrent:
     options["bias"] = options["bias"] or bool(obj.forget_bias and name == "LSTM")
     for option in ("activation", "recurrent_activation"):
         if callable(options.get(option)):
-            raise _refusal(obj, f"its {option} is a function, which has no name elsewhere")
+            way_out = f"Build the layer with {option} by name, where its function has one."
+            raise _refusal(obj, f"its {option} is a function, which has no name elsewhere", way_out)
         if options.get(option, "tanh") not in ACTIVATIONS:
-            raise _refusal(obj, f"its {option}={options[option]!r} has no name in Keras 3")
+            way_out = f"Train it on with {option}='hard_sigmoid', x/6 + 0.5, which Keras 3 has."
+            raise _refusal(obj, f"its {option}={options[option]!r} has no name in Keras 3", way_out)
     return KINDS[name](obj.input_size, obj.hidden_size, **options, dropout=float(obj.input_dropout))
 
 
@@ -291,10 +344,23 @@ def inventory(obj: Any) -> Inventory:
 
 def remarks(obj: Any) -> list[str]:
     """Return what a port leaves behind, a sentence each."""
+    if hasattr(obj, "native"):
+        return [*_unread(obj.network)]
     if getattr(obj, "batch_first", True):
         return []
     name = type(obj).__name__.lower()
     return [f"{name}: batch_first=False; a port has the batch first, also in its states, and time second."]
+
+
+def _unread(network: Network) -> Iterator[str]:
+    """Yield what a port leaves behind of the penalties on outputs: those on one that nothing reads."""
+    read = {*network.results, *(reference for layer in network.layers for reference in layer.inputs)}
+    for layer in network.layers:
+        for rule in layer.rules:
+            _, colon, number = rule.weight.partition(":")
+            if colon and f"{layer.name}:{number}" not in read:
+                why = f"acts on output {number} alone, which nothing reads"
+                yield f"{layer.name}: activity_regularizer={rule.name} {why}, and is not carried over."
 
 
 def form(obj: Any) -> str:
@@ -313,7 +379,10 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
     kind = getattr(torch, dtype)
     [*_, last] = network.layers
     options = last.spec.options()
-    alone_will_do = last.spec.cell in ("dense", "embedding") and options.get("activation", "linear") == "linear"
+    alone_will_do = (
+        last.spec.cell in ("dense", "embedding", "layernorm", "batchnorm")
+        and options.get("activation", "linear") == "linear"
+    )
     alone_will_do = alone_will_do and not last.rules  # A model carries them.
     if form == "cell":
         assert isinstance(last.spec, Recurrent)
@@ -402,7 +471,8 @@ def takes_states(obj: Any) -> bool:
 
 def dtype_of(obj: Any) -> str:
     """Return the type of the numbers that a module computes with."""
-    kinds = {str(parameter.dtype).removeprefix("torch.") for parameter in obj.parameters()}
+    weights = (each for each in (*obj.parameters(), *obj.buffers()) if each.is_floating_point())
+    kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights}
     return next(iter(kinds)) if len(kinds) == 1 else "float32"
 
 

@@ -17,14 +17,14 @@ Letters of the shapes: T time, B batch, F features, H units, S state (H, or the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gatewise_torch.arithmetic import Array, ByNumPy, ByTorch
-from gatewise_torch.loops import Run
+from gatewise_torch.loops import Run, Weights
 
 Arithmetic = ByTorch | ByNumPy
 Grads = tuple[Tensor | None, ...]
@@ -35,6 +35,39 @@ LEAST_STEPS = 4  # … but so many steps at least, so that products stay large
 # In the loops nothing is recorded for autograd. This private way leaves out the book-keeping of views and of writing
 # in place, too, a fifth of the time of a small layer; the public way does the same, slower.
 quiet: Any = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", torch.no_grad)
+
+_is_batched: Any = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)  # private, too
+
+# -------------------------------------------------------------------------------------------------- what goes on around
+
+# Tensors of other kinds may hold their numbers elsewhere, or want to see each operation.
+ORDINARY = frozenset((Tensor, nn.Parameter, type(None)))
+
+
+def ordinary(tensors: Iterable[Tensor | None]) -> bool:
+    """Say whether the numbers of tensors lie where an ordinary tensor has them."""
+    return ORDINARY.issuperset(map(type, tensors))
+
+
+def batched(tensors: Iterable[Tensor | None]) -> bool:
+    """Say whether a tensor stands for many, as in ``torch.autograd.grad(…, is_grads_batched=True)``."""
+    return any(tensor is not None and _is_batched(tensor) for tensor in tensors)
+
+
+def transformed() -> bool:
+    """Say whether something looks at single operations, or changes them: then only the plain loop will do."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def casts(tensor: Tensor) -> bool:
+    """Say whether autocast is on where a tensor lies."""
+    return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)  # asked for meta, torch would raise
 
 
 # ----------------------------------------------------------------------------------------------------------------- time
@@ -109,13 +142,41 @@ def summed(by: Arithmetic, so_far: Array | None, d_gates: Array) -> Array:
     return so_far
 
 
+class Sums:
+    """What all cells add up on the way back: the gradients of the input, of its kernel and of the biases.
+
+    Attributes:
+        x: Gradient of the input, (T, B, F), or None where it is not wanted.
+        kernel: What gathers that of the kernel.
+        bias: Gradient of a bias, (G*H,), or None.
+    """
+
+    def __init__(self, by: Arithmetic, x: Tensor, w: Weights, needs: tuple[bool, ...]) -> None:
+        self.by, self.w, self.inputs = by, w, by.view(x)
+        self.needs_kernel, _, self.needs_bias, self.needs_second, _ = needs[-5:]
+        self.x = by.empty(*x.shape) if needs[0] else None
+        self.kernel = by.gathered(w.ih, LEAST_STEPS)
+        self.bias: Array | None = None
+
+    def add(self, chunk: slice, d_gates: Array) -> None:
+        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H)."""
+        flat = rows_of(d_gates)
+        if self.x is not None:
+            self.by.write_product(d_gates, self.w.ih.t(), during(self.x, chunk))
+        if self.needs_kernel:
+            self.kernel.add(flat, rows_of(during(self.inputs, chunk)))
+        if self.needs_bias or self.needs_second:
+            self.bias = summed(self.by, self.bias, flat)
+
+    def biases(self) -> tuple[Array | None, Array | None]:
+        """Return the gradients of the bias and of the second one; equal, but each in memory of its own."""
+        second = self.by.copied(self.bias) if self.needs_second else None
+        return self.bias if self.needs_bias else None, second
+
+
 def tensors(by: Arithmetic, *arrays: Array | Tensor | None) -> Grads:
-    """Return arrays as tensors; one that stands twice becomes one tensor, or autograd would add to its memory twice."""
-    made: dict[int, Tensor] = {}
-    for each in arrays:
-        if each is not None and id(each) not in made:
-            made[id(each)] = each if isinstance(each, Tensor) else by.tensor(each)
-    return tuple(None if each is None else made[id(each)] for each in arrays)
+    """Return arrays as tensors."""
+    return tuple(each if each is None or isinstance(each, Tensor) else by.tensor(each) for each in arrays)
 
 
 # ---------------------------------------------------------------------------------------------------------------- masks

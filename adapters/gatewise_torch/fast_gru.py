@@ -21,17 +21,14 @@ def forward(
     candidate's part of that (T, B, H), in front.
     """
     time, batch, units = *x.shape[:2], cell.units
-    by, both_gates = arithmetic(x, units, w), 2 * units
+    by, both_gates = arithmetic(x, units), 2 * units
     h = by.view(state[0])
     hidden = by.empty(time, batch, units)
     gate, act = by.in_place(cell.gate), by.in_place(cell.act)
-    bias_seen = None
     products = hidden  # stands in where nothing is kept
     if cell.reset_after:
-        multiply = by.summer(w.hh, time)
-        space = by.empty(batch, 3 * units)
-        if w.bias_n is not None:
-            bias_seen = torch.cat([torch.zeros_like(w.hh[:both_gates, 0]), w.bias_n])
+        seen = w.bias_n if w.bias_n is None else torch.cat([torch.zeros_like(w.hh[:both_gates, 0]), w.bias_n])
+        multiply, space = by.summer(w.hh, seen, time), by.empty(batch, 3 * units)
         if kept is not None:
             products = by.empty(time, batch, units)
             kept.append(by.tensor(products))
@@ -51,7 +48,7 @@ def forward(
         views += [fast.during(products, chunk), fast.during(hidden, chunk)]
         for (both, r, z, n, product_n, out), rows in zip(by.steps_of(views, run.backwards), masked, strict=False):
             if cell.reset_after:
-                product = multiply(h, bias_seen, space)
+                product = multiply(h, space)
                 by.add(both, product[:, :both_gates])
                 gate(both)
                 if kept is not None:
@@ -82,9 +79,9 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Grads:
     """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    needs_x, needs_h, needs_ih, needs_hh, needs_bias, needs_second, needs_bias_n = needs
-    batch, units = x.shape[1], cell.units
-    by, both_gates = arithmetic(x, units, w), 2 * units
+    needs_h, needs_hh, needs_bias_n = needs[1], needs[-4], needs[-1]
+    batch, units, both_gates = x.shape[1], cell.units, 2 * cell.units
+    by = arithmetic(x, units)
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
     all_gates = [by.view(each) for each in kept]
     products = all_gates.pop(0) if cell.reset_after else None
@@ -92,13 +89,11 @@ def backward(
 
     # What goes back through the recurrent product: all three gates, or the candidate apart from the others.
     back = by.adder((w.hh if products is not None else w.hh[:both_gates]).t(), len(x))
-    back_n = None if products is not None else by.summer(w.hh[both_gates:].t(), len(x))
-    first, states, inputs = by.view(state[0]), by.view(hidden), by.view(x)
-    dx = by.empty(*x.shape) if needs_x else None
-    d_kernel = by.gathered(w.ih, fast.LEAST_STEPS)
+    back_n = None if products is not None else by.summer(w.hh[both_gates:].t(), None, len(x))
+    first, states = by.view(state[0]), by.view(hidden)
+    sums, d_bias_n = fast.Sums(by, x, w, needs), None
     d_recurrent = by.gathered(w.hh, fast.LEAST_STEPS)
     d_recurrent_n = by.gathered(w.hh[both_gates:], fast.LEAST_STEPS)
-    d_bias, d_bias_n = None, None
     d_product = by.empty(batch, units)
     space = by.empty(*all_gates[0].shape)
     space_seen = space if products is None else by.empty(*all_gates[0].shape)
@@ -132,28 +127,22 @@ def backward(
                 if d_before is not None:
                     back(d_before, seen)
             else:
-                through = back_n(d_new, None, d_product)
+                through = back_n(d_new, d_product)
                 by.multiply(d_reset, through, d_reset)
                 if d_before is not None:
                     by.add_product(d_before, through, r_t)
                     back(d_before, d_both)
             dh = d_before
+        sums.add(chunk, d_gates)
         flat, flat_seen = fast.rows_of(d_gates), fast.rows_of(d_seen)
-        if dx is not None:
-            by.write_product(d_gates, w.ih.t(), fast.during(dx, chunk))
-        if needs_ih:
-            d_kernel.add(flat, fast.rows_of(fast.during(inputs, chunk)))
         if needs_hh and products is not None:
             d_recurrent.add(flat_seen, fast.rows_of(h))
         elif needs_hh:
             d_recurrent.add(flat[:, :both_gates], fast.rows_of(h))
             d_recurrent_n.add(flat[:, both_gates:], fast.rows_of(r * h))
-        if needs_bias or needs_second:
-            d_bias = fast.summed(by, d_bias, flat)
         if needs_bias_n:
             d_bias_n = fast.summed(by, d_bias_n, flat_seen[:, both_gates:])
     d_hh = d_recurrent.total()
     if d_hh is not None and products is None:
         d_hh = torch.cat([d_hh, d_recurrent_n.total()])  # type: ignore[list-item]
-    d_biases = (d_bias if needs_bias else None, d_bias if needs_second else None)
-    return fast.tensors(by, dx, dh, d_kernel.total(), d_hh, *d_biases, d_bias_n)
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_hh, *sums.biases(), d_bias_n)

@@ -29,7 +29,7 @@ def forward(
             activated candidates, then the other gates of each chunk. None in inference.
     """
     time, batch, units = *x.shape[:2], cell.units
-    by = arithmetic(x, units, w)
+    by = arithmetic(x, units)
     h, c = (by.view(part) for part in state)
     hidden = by.empty(time, batch, h.shape[1])
     gate, act, add = by.in_place(cell.gate), by.writer(cell.act), by.adder(w.hh, time)
@@ -102,9 +102,8 @@ def backward(
         grads: Gradients of the states h behind each step, and of the last states; None is zero.
         needs: Which gradients are wanted.
     """
-    needs_x, needs_h, _, needs_ih, needs_hh, needs_bias, needs_second, _ = needs
-    batch, units = x.shape[1], cell.units
-    by = arithmetic(x, units, w)
+    batch, units, needs_h, needs_hh = x.shape[1], cell.units, needs[1], needs[-4]
+    by = arithmetic(x, units)
     grad_hidden, dh, dc = (None if grad is None else by.view(grad) for grad in grads)
     memory, candidates, *all_gates = (by.view(each) for each in kept)
     act, gate_into, act_into = by.function(cell.act), by.slope_writer(cell.gate), by.slope_writer(cell.act)
@@ -112,10 +111,8 @@ def backward(
 
     chunks = fast.split_time(x, 4 * units, run.backwards)
     back = by.adder(w.hh.t(), len(x))  # U^T times the gradient of the gates
-    first, states, inputs = by.view(state[0]), by.view(hidden), by.view(x)
-    dx = by.empty(*x.shape) if needs_x else None
-    d_kernel, d_recurrent = by.gathered(w.ih, fast.LEAST_STEPS), by.gathered(w.hh, fast.LEAST_STEPS)
-    d_bias = None
+    first, states = by.view(state[0]), by.view(hidden)
+    sums, d_recurrent = fast.Sums(by, x, w, needs), by.gathered(w.hh, fast.LEAST_STEPS)
     dc = by.zeros(batch, units) if dc is None else by.copied(dc)
     dc_thrice = dc[:, None]
     space, slopes = by.empty(*all_gates[0].shape), by.empty(*candidates[chunks[0]].shape)
@@ -147,14 +144,8 @@ def backward(
                 if stay is not None:
                     by.add_product(d_before, dh, stay)
             dh = d_before
-        flat = fast.rows_of(d_gates)
-        if dx is not None:
-            by.write_product(d_gates, w.ih.t(), fast.during(dx, chunk))
-        if needs_ih:
-            d_kernel.add(flat, fast.rows_of(fast.during(inputs, chunk)))
+        sums.add(chunk, d_gates)
         if needs_hh:
-            d_recurrent.add(flat, fast.rows_of(fast.before(by, states, first, chunk, run.backwards)))
-        if needs_bias or needs_second:
-            d_bias = fast.summed(by, d_bias, flat)
-    d_biases = (d_bias if needs_bias else None, d_bias if needs_second else None)
-    return fast.tensors(by, dx, dh, dc, d_kernel.total(), d_recurrent.total(), *d_biases, None)
+            h = fast.before(by, states, first, chunk, run.backwards)
+            d_recurrent.add(fast.rows_of(d_gates), fast.rows_of(h))
+    return fast.tensors(by, sums.x, dh, dc, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)

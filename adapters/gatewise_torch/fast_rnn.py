@@ -52,14 +52,11 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Grads:
     """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    needs_x, needs_h, needs_ih, needs_hh, needs_bias, needs_second, _ = needs
-    by = ByTorch(x, cell.units)
+    by, needs_h, needs_hh = ByTorch(x, cell.units), needs[1], needs[-4]
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
     act_into, back = by.slope_writer(cell.act), by.adder(w.hh.t(), len(x))
-    first, states, inputs = by.view(state[0]), by.view(hidden), by.view(x)
-    dx = by.empty(*x.shape) if needs_x else None
-    d_kernel, d_recurrent = by.gathered(w.ih, fast.LEAST_STEPS), by.gathered(w.hh, fast.LEAST_STEPS)
-    d_bias = None
+    first, states = by.view(state[0]), by.view(hidden)
+    sums, d_recurrent = fast.Sums(by, x, w, needs), by.gathered(w.hh, fast.LEAST_STEPS)
     chunks = fast.split_time(x, cell.units, run.backwards)
     one = by.view(x.new_ones(()).expand(hidden[chunks[0]].shape))
     space = by.empty(*one.shape)
@@ -79,14 +76,8 @@ def backward(
                 if stay is not None:
                     by.add_product(d_before, dh, stay)
             dh = d_before
-        flat = fast.rows_of(d_steps)
-        if dx is not None:
-            by.write_product(d_steps, w.ih.t(), fast.during(dx, chunk))
-        if needs_ih:
-            d_kernel.add(flat, fast.rows_of(fast.during(inputs, chunk)))
+        sums.add(chunk, d_steps)
         if needs_hh:
-            d_recurrent.add(flat, fast.rows_of(fast.before(by, states, first, chunk, run.backwards)))
-        if needs_bias or needs_second:
-            d_bias = fast.summed(by, d_bias, flat)
-    d_biases = (d_bias if needs_bias else None, d_bias if needs_second else None)
-    return fast.tensors(by, dx, dh, d_kernel.total(), d_recurrent.total(), *d_biases, None)
+            h = fast.before(by, states, first, chunk, run.backwards)
+            d_recurrent.add(fast.rows_of(d_steps), fast.rows_of(h))
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)

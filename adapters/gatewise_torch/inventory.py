@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
-from gatewise.core.spec import RNN, BatchNorm, Dense, Embedding, LayerNorm, Spec
+from gatewise.core.spec import RNN, BatchNorm, Conv1D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_torch.adapter import KINDS, is_general, recurrent_spec
+from gatewise_torch.adapter import KINDS, is_general, norm_spec, recurrent_spec
 from gatewise_torch.layouts import FRAMEWORK
+from gatewise_torch.normalisation import BatchNorm as Normalising
 
 PARAMETERS = frozenset({Role.WEIGHT, Role.FROZEN, Role.FACTOR})
 """What ``parameters()`` lists, each once."""
@@ -33,6 +34,8 @@ BUILT_IN = (
     nn.Linear,
     nn.Embedding,
     nn.LayerNorm,
+    nn.Conv1d,
+    Normalising,
     *BATCH_NORMS,
 )
 """Classes whose options are read; of a class of one's own that comes from one of them only the weights are known."""
@@ -160,13 +163,14 @@ def _spec(module: nn.Module, tensors: Iterable[Tensor]) -> Spec | None:
         return Dense(one.in_features, one.out_features, bias=one.bias is not None)
     if kind is nn.Embedding:
         return Embedding(one.num_embeddings, one.embedding_dim)
+    if kind is nn.Conv1d:
+        sizes = one.in_channels, one.out_channels, one.kernel_size[0]
+        return Conv1D(
+            *sizes, strides=one.stride[0], dilation=one.dilation[0], groups=one.groups, bias=one.bias is not None
+        )
     if kind in BATCH_NORMS:
         return BatchNorm(one.num_features, scale=one.affine, shift=one.affine, epsilon=one.eps)
-    if len(one.normalized_shape) == 1:
-        return LayerNorm(
-            one.normalized_shape[0], scale=one.weight is not None, shift=one.bias is not None, epsilon=one.eps
-        )
-    return None
+    return norm_spec(one)
 
 
 def _sizes(module: Any) -> dict[str, Any]:

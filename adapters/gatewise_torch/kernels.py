@@ -51,7 +51,7 @@ def run(
     plainly = run.recurrent_dropout is None and (run.input_dropout is None or len(run.input_dropout) == 1)
     if kernel is not None and plainly and run.mask is None:
         return _run_kernel(kernel, cell, x, state, w, run, training)
-    if _transformed():
+    if fast.transformed() or not x.shape[1] or not fast.ordinary((x, run.mask, *state, *w)):
         return _run_plainly(cell, x, state, w, run)
     wanted = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *state, *w))
     if wanted and run.mask is not None:
@@ -70,17 +70,6 @@ def run(
 def _run_plainly(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
     output, last = plain(cell, x, state, w, run)
     return output, tuple(part.unsqueeze(0) for part in last)
-
-
-def _transformed() -> bool:
-    """Say whether something looks at single operations, or changes them: then only the plain loop will do."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
 
 
 def _run_kernel(

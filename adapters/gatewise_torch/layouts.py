@@ -99,6 +99,13 @@ LAYER_NORM = Layout(
     source="pytorch/pytorch torch/nn/modules/normalization.py, class LayerNorm",
     verified="live",
 )
+CONV_1D = Layout(
+    "torch:Conv1d",
+    cell="conv1d",
+    tensors={"weight": "kernel: units channels width", "bias": "bias: units"},
+    source="pytorch/pytorch torch/nn/modules/conv.py, class Conv1d",
+    verified="live",
+)
 
 # The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. They stand
 # behind torch.nn's own, so that "torch" alone means those.
@@ -137,6 +144,14 @@ GENERAL_RNN = Layout(
     gates="h",
     tensors=_SEQUENCE,
     source=f"{_GENERAL}, class RNN",
+    verified="live",
+)
+GENERAL_BATCH_NORM = Layout(
+    "torch:general.BatchNorm",
+    cell="batchnorm",
+    tensors=BATCH_NORM.tensors,
+    uncounted="mean variance",
+    source="gatewise gatewise_torch/normalisation.py, class BatchNorm",
     verified="live",
 )
 
@@ -178,9 +193,18 @@ DEFAULTS = defaults(
 LIMITS = (
     Limit("activation", "a callable", "impossible", "Its code has no name in another framework."),
     Limit("activation", "hard_sigmoid_02", "theirs", "Keras 3 has no name for 0.2x + 0.5."),
+    Limit("dropout_masks", "'layer', with recurrent_dropout", "theirs", "Keras draws a mask for each gate then."),
+    Limit("input_dropout, recurrent_dropout", "1, of LSTM and GRU", "theirs", "Keras's drop nothing at that rate."),
     Limit("stateful", "before the first batch", "theirs", "Keras makes the states for one batch size."),
     Limit("a module of your own", "any", "impossible", "Its code cannot be read; port its layers one by one."),
+    Limit("nn.Sequential, nn.Dropout, nn.ReLU, …", "any", "ours", "Port the layers one by one."),
     Limit("max_norm, scale_grad_by_freq", "of nn.Embedding", "theirs", "Keras's Embedding has no such option."),
+    Limit(
+        "nn.BatchNorm1d, nn.Conv1d",
+        "alone",
+        "ours",
+        "Features second: a port, which has them last, is called otherwise.",
+    ),
     Limit("PackedSequence", "any", "theirs", "Keras takes padded sequences with a mask."),
 )
 
@@ -190,7 +214,8 @@ FRAMEWORK = Framework(
     ("torch",),
     (
         *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM, CONV_1D),
+        GENERAL_BATCH_NORM,
     ),
     DEFAULTS,
     LIMITS,

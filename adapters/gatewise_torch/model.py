@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
+    BatchNorm,
+    Compare,
     Constant,
+    Conv1D,
     Dense,
     Dropout,
     Embedding,
     Flip,
     Input,
+    LayerNorm,
     Masking,
     Merge,
     Recurrent,
@@ -26,6 +30,7 @@ from gatewise.core.spec import (
 )
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
+from gatewise_torch.steps import MOVED, convolved
 
 FUSED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 """Cell → torch's own layer for it."""
@@ -94,8 +99,22 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, 
         return nn.Linear(spec.features, spec.units, bias=spec.bias, dtype=dtype)
     if isinstance(spec, Embedding):
         return nn.Embedding(spec.tokens, spec.units, dtype=dtype)
+    if isinstance(spec, Conv1D):
+        sizes = spec.features, spec.units, spec.width
+        common = {"stride": spec.strides, "dilation": spec.dilation, "groups": spec.groups}
+        return nn.Conv1d(*sizes, **common, bias=spec.bias, dtype=dtype)
+    if isinstance(spec, BatchNorm):
+        from gatewise_torch.normalisation import BatchNorm as Normalising
+
+        return Normalising(**spec.options(), dtype=dtype)
+    if isinstance(spec, LayerNorm):
+        norm = nn.LayerNorm(spec.features, spec.epsilon, elementwise_affine=spec.scale or spec.shift, dtype=dtype)
+        for name, there in (("weight", spec.scale), ("bias", spec.shift)):
+            if not there:
+                norm.register_parameter(name, None)
+        return norm
     if isinstance(spec, Dropout):
-        return nn.Dropout(spec.rate)
+        return nn.Dropout1d(spec.rate) if spec.whole else nn.Dropout(spec.rate)
     return nn.Identity()
 
 
@@ -153,11 +172,17 @@ class Model(nn.Module):
         self._regularised = any(rule.kind == "activity" for layer in network.layers for rule in layer.rules)
         self.activity: Tensor | None = None
         masked = masked_layers(network)
+        self._runners = {layer.name: self._names[_runner(network, layer)] for layer in network.layers}
         for layer in network.layers:
             if isinstance(layer.spec, Constant):
                 self.register_buffer(self._names[layer.name], _constant(layer.spec, dtype), persistent=False)
-            elif not isinstance(layer.spec, Input) and not layer.shares:
-                self.add_module(self._names[layer.name], make(layer.spec, masked=layer.name in masked, dtype=dtype))
+            elif not isinstance(layer.spec, Input) and self._runners[layer.name] == self._names[layer.name]:
+                module = make(layer.spec, masked=layer.owner in masked, dtype=dtype)
+                if layer.shares:
+                    # It runs one cell otherwise, or keeps states of its own: its parameters are those of the first.
+                    for name, parameter in self.native(layer.name).named_parameters():
+                        setattr(module, name, parameter)
+                self.add_module(self._names[layer.name], module)
 
     def native(self, layer: str) -> nn.Module:
         """Return the submodule of a layer: where it shares its weights, that of the layer that has them."""
@@ -201,7 +226,7 @@ class Model(nn.Module):
 
         for layer in self.network.layers:
             if isinstance(layer.spec, Input):
-                values[layer.name], masks[layer.name] = [waiting.pop(0)], None
+                values[layer.name], masks[layer.name] = [_checked(layer.name, layer.spec, waiting.pop(0))], None
                 continue
             if isinstance(layer.spec, Constant):
                 values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
@@ -213,7 +238,8 @@ class Model(nn.Module):
                 mask = values[name][number] != 0
             if isinstance(layer.spec, Merge):
                 among = [mask, *map(mask_with, layer.inputs[1:])]
-                values[layer.name] = [joined([value, *first], layer.spec, among)]
+                followed = among if layer.masked else [None] * len(among)
+                values[layer.name] = [joined([value, *first], layer.spec, followed)]
                 masks[layer.name] = _mask_of_several(layer.spec, [value, *first], among)
                 continue
             values[layer.name], masks[layer.name] = self._run_each(
@@ -230,21 +256,37 @@ class Model(nn.Module):
         self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return what a layer gives, and the mask that goes on from it."""
-        spec, module = layer.spec, self.native(layer.name)
+        spec, module = layer.spec, self.get_submodule(self._runners[layer.name])
         if isinstance(spec, Recurrent):
+            _check_sequence(layer.name, spec, value)
+            _check_states(layer.name, spec, value, states)
             outputs = _recur(spec, module, value, mask if layer.masked else None, states)
             return outputs, mask if spec.return_sequences else None
+        if isinstance(spec, Compare):
+            passed = getattr(torch, _TESTS[spec.test])(value, spec.value)
+            return [passed if spec.over is None else getattr(torch, spec.over)(passed, -1)], None
         if isinstance(spec, Flip):
             return [value.flip(1) if spec.values else value], mask
         if isinstance(spec, Embedding):
-            return [module(value)], (value != 0 if spec.mask_zero else None)
+            # Keras takes tokens of any type, and cuts off what is behind the point.
+            tokens = value if value.dtype in (torch.int32, torch.int64) else value.long()
+            return [module(tokens)], (value != 0 if spec.mask_zero else None)
         if isinstance(spec, Masking):
             mask = (value != spec.mask_value).any(-1)
             return [value * mask.unsqueeze(-1)], mask
-        out = module(value)
-        if isinstance(spec, Dense | Activation):
+        if type(spec) in MOVED:
+            return [MOVED[type(spec)](spec, value, mask if layer.masked else None)], None
+        if isinstance(spec, Conv1D):
+            out = convolved(spec, module, value)
+        elif isinstance(spec, BatchNorm):
+            out = module(value, mask)
+        elif isinstance(spec, Dropout) and spec.whole:
+            out = module(value.transpose(1, 2)).transpose(1, 2)
+        else:
+            out = module(value)
+        if isinstance(spec, Dense | Conv1D | Activation):
             out = activation(spec.activation, layer.name, "activation").function(out)
-        return [out], mask
+        return [out], None if spec.ends_mask else mask
 
     def _run_each(
         self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None, axes: int
@@ -255,8 +297,9 @@ class Model(nn.Module):
             turned = isinstance(layer.spec, Flip) and layer.spec.mask
             return outputs, behind.flip(1) if turned and behind is not None else behind
         batch, steps = value.shape[:2]
-        if isinstance(layer.spec, Recurrent) and layer.spec.stateful:
-            # Its states go on from one step to the next.
+        normalises = isinstance(layer.spec, BatchNorm) and self.training
+        if normalises or (isinstance(layer.spec, Recurrent) and layer.spec.stateful):
+            # Its states, or its statistics in training, go on from one step to the next.
             done = [
                 self._run_each(layer, value[:, step], mask[:, step] if mask is not None else None, states, axes - 1)[0]
                 for step in range(steps)
@@ -274,8 +317,52 @@ class Model(nn.Module):
         return f"outputs={list(self.network.results)}"
 
 
+def _runner(network: Network, layer: Layer) -> str:
+    """Return the layer whose submodule runs this one: of one cell that is run otherwise there is one for each way."""
+    if layer.spec.options().get("stateful"):
+        return layer.keeper
+    return layer.owner if layer.spec == network[layer.owner].spec else layer.name
+
+
 def _constant(spec: Constant, dtype: torch.dtype | None) -> Tensor:
     return torch.tensor(spec.values, dtype=dtype or torch.get_default_dtype())
+
+
+def _checked(name: str, spec: Input, value: Any) -> Tensor:
+    """Return what an input is given, if it is a tensor of its width."""
+    width = None if spec.integer or spec.boolean or not spec.shape else spec.shape[-1]
+    if isinstance(value, Tensor) and (width is None or value.shape[-1:] == (width,)):
+        return value
+    met = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+    raise ShapeError(
+        f"Input {name!r} {met}.",
+        f"It takes a tensor (batch, {', '.join(str(size or 'any') for size in spec.shape)}).",
+        "Was the model made for other inputs?" if isinstance(value, Tensor) else "Give torch.as_tensor(…).",
+    )
+
+
+def _check_sequence(name: str, spec: Recurrent, value: Tensor) -> None:
+    """Refuse what is no batch of sequences, which torch's own layers would read otherwise."""
+    if value.ndim != 3 or not value.shape[1]:
+        raise ShapeError(
+            f"Layer {name!r} reads a tensor of shape {tuple(value.shape)}.",
+            f"It reads (batch, steps, {spec.features}), and at least one step.",
+            "For a batch of one: input.unsqueeze(0)." if value.ndim == 2 else "Leave an empty sequence out.",
+        )
+
+
+def _check_states(name: str, spec: Recurrent, value: Tensor, states: Sequence[Tensor] | None) -> None:
+    """Refuse first states of other shapes than a layer has."""
+    if states is None:
+        return
+    sizes = ([spec.state, spec.units] if spec.cell == "lstm" else [spec.state]) * (spec.layers * spec.directions)
+    wanted, met = [(len(value), size) for size in sizes], [tuple(state.shape) for state in states]
+    if met != wanted:
+        raise ShapeError(
+            f"Layer {name!r} starts from states of shape {', '.join(map(str, met))}.",
+            f"Its states are (batch, size): {', '.join(map(str, wanted))}.",
+            "Give one for each, in the order in which it returns them.",
+        )
 
 
 def _recur(
@@ -332,6 +419,16 @@ def joined(parts: Sequence[Tensor], spec: Merge, masks: Sequence[Tensor | None])
     return made / len(parts) if spec.merge == "ave" else made
 
 
+_TESTS = {
+    "not_equal": "ne",
+    "equal": "eq",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+}
+"""Word of ``Compare`` → torch's function for it."""
+
 _JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": torch.add,
     "mul": torch.mul,
@@ -374,9 +471,15 @@ def gather(spec: Recurrent, states: Sequence[Tensor]) -> Any:
     return stacked if kinds == 2 else stacked[0]
 
 
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of a module, and the statistics that it keeps, by name."""
+    statistics = {name: buffer for name, buffer in module.named_buffers() if name.startswith("running_")}
+    return {**dict(module.named_parameters()), **statistics}
+
+
 def set_arrays(module: nn.Module, arrays: Mapping[str, Any]) -> None:
-    """Copy NumPy arrays into the parameters of a module, by name; device and type stay."""
-    own = dict(module.named_parameters())
+    """Copy NumPy arrays into the weights of a module, by name; device and type stay."""
+    own = weights_of(module)
     with torch.no_grad():
         for name, array in arrays.items():
             own[name].copy_(torch.tensor(array))

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from gatewise.core.spec import MERGES
 from gatewise.errors import ShapeError, SpecError, nearest
-from gatewise_torch import kernels
+from gatewise_torch import fast, kernels
 from gatewise_torch.activations import activation as named_activation
 from gatewise_torch.loops import GATES, Cell, Run, States, Weights
 
@@ -297,7 +297,7 @@ class Recurrent(nn.Module):
         if packed is not None and packed.sorted_indices is not None and hx is not None:
             first = [tuple(part.index_select(0, packed.sorted_indices) for part in state) for state in first]
 
-        casts = torch.is_autocast_enabled(x.device.type)
+        casts = fast.casts(x)
         if casts:
             # Cast once, here. The loops write in place, where an operation that autocast recasts would not fit.
             x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -311,12 +311,10 @@ class Recurrent(nn.Module):
             if not self.return_sequences:
                 result = [output.index_select(0, packed.unsorted_indices) for output in outputs]
         if self.stateful:
-            kept = last
-            if torch.is_inference_mode_enabled():
-                # What is made in that mode could not be trained on; a later batch may be for training.
-                with torch.inference_mode(False):
-                    kept = tuple(part.clone() for part in last)
-            self._kept = tuple(part.detach() for part in kept)
+            # Copies, as the caller may write into what is returned. Made outside of inference mode: what is made in it
+            # could not be trained on, and a later batch may be for training.
+            with torch.inference_mode(False):
+                self._kept = tuple(part.detach().clone() for part in last)
         if not batched:
             last = tuple(part.squeeze(1) for part in last)
             result = [output.squeeze(1 if self.return_sequences else 0) for output in outputs]
@@ -341,7 +339,7 @@ class Recurrent(nn.Module):
         x = input.data if packed else input
         weights = [self._weight(name) for name in self._flat_names]
         fits = isinstance(x, Tensor) and x.ndim == (2 if packed else 3) and x.shape[-1] == self.input_size
-        if not fits or x.dtype != weights[0].dtype or torch.is_autocast_enabled(x.device.type):
+        if not fits or x.dtype != weights[0].dtype or x.device != weights[0].device or fast.casts(x):
             return None
         if not packed and 0 in x.shape:
             return None
@@ -356,7 +354,7 @@ class Recurrent(nn.Module):
             sizes = ((stacked, batch, state), (stacked, batch, self.hidden_size))
             fits = isinstance(parts, tuple) and len(parts) == (2 if self.cell == "lstm" else 1)
             if not fits or any(
-                not isinstance(part, Tensor) or part.shape != size or part.dtype != x.dtype
+                not isinstance(part, Tensor) or part.shape != size or part.dtype != x.dtype or part.device != x.device
                 for part, size in zip(parts, sizes, strict=False)
             ):
                 return None
@@ -394,7 +392,7 @@ class Recurrent(nn.Module):
                 last.append(final)
                 if top and not self.return_sequences:
                     # What was computed last. It is the last state, but for a masked step that gives zeros.
-                    output = output[0 if backwards else -1] if valid is not None else final[0][0]
+                    output = output[0 if backwards else -1] if valid is not None else final[0][0].clone()
                 elif self.go_backwards:  # in the order of reading, both directions alike
                     output = output.flip(0) if lengths is None else _flip_within(output, lengths)
                 halves.append(output)
@@ -451,7 +449,13 @@ class Recurrent(nn.Module):
         if isinstance(x, Tensor) and x.ndim in (2, 3) and x.shape[-1] == self.input_size:
             weight = self._weight(self._names[0][0])
             steps = x.shape[1 if self.batch_first and x.ndim == 3 else 0]
-            if steps and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)):
+            if steps and x.device != weight.device:
+                raise self._misfit(
+                    f"{name} is on {x.device}, the weights are on {weight.device}.",
+                    "input and weights lie on one device.",
+                    f"Move either: input.to({str(weight.device)!r}) or layer.to({str(x.device)!r}).",
+                )
+            if steps and (x.dtype == weight.dtype or fast.casts(x)):
                 return x
             if steps:
                 raise self._misfit(
@@ -504,7 +508,10 @@ class Recurrent(nn.Module):
             if part.shape != shape:
                 hint = "Its first axis is layers * directions, also with batch_first."
                 raise self._misfit(f"{what} has shape {tuple(part.shape)}.", f"{what} is {axes} = {shape}.", hint)
-            if part.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            if part.device != x.device:
+                met, hint = f"{what} is on {part.device}, the input is on {x.device}.", f"{name}.to({str(x.device)!r})"
+                raise self._misfit(met, "input and states lie on one device.", f"Move it: {hint}.")
+            if part.dtype != x.dtype and not fast.casts(x):
                 met = f"{what} is {part.dtype}, the input is {x.dtype}."
                 raise self._misfit(met, "input and states have one type.", f"Cast it: {name}.to({x.dtype}).")
         return list(zip(*((part if batched else part.unsqueeze(1)).unbind(0) for part in parts), strict=True))
@@ -515,19 +522,21 @@ class Recurrent(nn.Module):
         """Return the mask as (T, B), or None where every step counts."""
         if mask is not None and lengths is not None:
             raise self._misfit("mask and lengths were both given.", "lengths are a mask, too.", "Give one of them.")
+        # Looking at numbers would make an accelerator wait, and where operations are traced there are none.
+        looks = device.type == "cpu" and not fast.transformed()
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, device=device)
+            lengths = _own(lengths, device)
             if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
                 met = f"lengths has shape {tuple(lengths.shape)}, {lengths.dtype}."
                 raise self._misfit(met, f"lengths is (batch,) = ({batch},), whole numbers.", "Give one a sequence.")
-            if device.type == "cpu" and not torch.compiler.is_compiling():
+            if looks:
                 wrong = lengths[(lengths < 0) | (lengths > time)]
                 if len(wrong):
                     met = f"lengths holds {int(wrong[0])}, the input has {time} steps."
                     raise self._misfit(met, f"lengths lie from 0 to {time}.", "Were they made for another batch?")
             valid = torch.arange(time, device=device).unsqueeze(1) < lengths
         elif mask is not None:
-            valid = torch.as_tensor(mask, device=device)
+            valid = _own(mask, device)
             axes, shape = "(time,)", torch.Size((time,))
             if batched and self.batch_first:
                 axes, shape = "(batch, time)", torch.Size((batch, time))
@@ -544,9 +553,7 @@ class Recurrent(nn.Module):
             valid = valid.unsqueeze(1) if not batched else valid.transpose(0, 1) if self.batch_first else valid
         else:
             return None
-        # Looking into it would make an accelerator wait; a CPU can, and then the fast paths are open.
-        look = device.type == "cpu" and not torch.compiler.is_compiling()
-        return None if look and bool(valid.all()) else valid
+        return None if looks and bool(valid.all()) else valid
 
 
 class LSTM(Recurrent):
@@ -747,6 +754,11 @@ _MERGED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mul": torch.mul,
     "ave": lambda forward, backward: (forward + backward) / 2.0,
 }
+
+
+def _own(value: Any, device: torch.device) -> Tensor:
+    """Return a tensor as it is, anything else as a copy: what is written into it later would go unnoticed."""
+    return value.to(device) if isinstance(value, Tensor) else torch.tensor(value, device=device)
 
 
 def _flip_within(x: Tensor, lengths: Tensor) -> Tensor:

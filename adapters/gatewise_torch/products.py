@@ -89,24 +89,20 @@ def adder(kernel: Tensor, rows: int, like: Tensor, times: int) -> Callable[[Tens
     return lambda onto, x: onto.addmm_(x, transposed)
 
 
-def summer(kernel: Tensor, rows: int, like: Tensor, times: int) -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
-    """Return what gives ``x @ kernel.T + added``; it may write into its third argument, which is none of the others."""
+def summer(
+    kernel: Tensor, added: Tensor | None, rows: int, like: Tensor, times: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what gives ``x @ kernel.T + added``, for x of so many rows, so many times.
+
+    It may write into its second argument, which is none of the others.
+    """
     if _onednn_pays(like, rows, kernel):
         linear, packed = _linear, _pack(kernel, rows) if times >= PACK_FROM else kernel
-
-        def by_onednn(x: Tensor, added: Tensor | None, out: Tensor) -> Tensor:
-            result: Tensor = linear(x, packed, None, "none", [], "")
-            return result if added is None else result.add_(added)
-
-        return by_onednn
+        return lambda x, out: linear(x, packed, added, "none", [], "")  # into memory of its own
     transposed = kernel.t()
-
-    def by_mkl(x: Tensor, added: Tensor | None, out: Tensor) -> Tensor:
-        if added is None:
-            return torch.mm(x, transposed, out=out)
-        return torch.addmm(added, x, transposed, out=out)
-
-    return by_mkl
+    if added is None:
+        return lambda x, out: torch.mm(x, transposed, out=out)
+    return lambda x, out: torch.addmm(added, x, transposed, out=out)
 
 
 def projector(kernel: Tensor, bias: Tensor | None, rows: int, like: Tensor, times: int) -> Callable[[Tensor], Tensor]:

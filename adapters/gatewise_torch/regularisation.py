@@ -58,7 +58,7 @@ def penalty(model: nn.Module) -> Tensor:
     >>> penalty(model).item()
     5.0
     """
-    total = next(iter(model.parameters())).new_zeros(())
+    total = next(iter(model.parameters()), torch.zeros(())).new_zeros(())
     if isinstance(model, Model) and model.activity is not None:
         total = total + model.activity
     for rule, weight in _ruled(model, "penalty"):
@@ -97,7 +97,7 @@ def _ruled(model: nn.Module, kind: str) -> Iterator[tuple[Rule, _Weight]]:
 def _weights(module: Any, spec: Any, weight: str) -> Iterator[_Weight]:
     """Yield a weight of Keras's, one for each layer and direction of a recurrent module."""
     if not isinstance(spec, Recurrent):
-        name = "bias" if weight == "bias" else "weight"
+        name = "bias" if weight in ("bias", "beta") else "weight"
         if hasattr(module, name) and getattr(module, name) is not None:
             yield _plain(getattr(module, name), turned=weight == "kernel")
         return
@@ -126,7 +126,10 @@ def activity_penalty(network: Network, values: Mapping[str, Sequence[Tensor]]) -
     total = None
     for layer in network.layers:
         for rule in layer.rules:
-            for output in values[layer.name] if rule.kind == "activity" else ():
+            if rule.kind != "activity":
+                continue
+            _, colon, number = rule.weight.partition(":")
+            for output in [values[layer.name][int(number)]] if colon else values[layer.name]:
                 own = PENALTIES[rule.name](output, **dict(rule.settings)) / max(1, len(output))
                 total = own if total is None else total + own
     return total
@@ -134,7 +137,7 @@ def activity_penalty(network: Network, values: Mapping[str, Sequence[Tensor]]) -
 
 def _plain(parameter: Tensor, *, turned: bool) -> _Weight:
     def view() -> Tensor:
-        return parameter.t() if turned else parameter
+        return parameter.permute(*reversed(range(parameter.ndim))) if turned else parameter
 
     def write(value: Tensor) -> None:
         view().copy_(value)

@@ -62,32 +62,28 @@ class _Sequence(torch.autograd.Function):
             hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, kept)
             shown = fast.shown(run)
             output = hidden if shown is None else torch.where(shown, hidden, 0.0)
-        ctx.save_for_backward(x, *tensors, hidden, *kept)
-        ctx.cell, ctx.run, ctx.inputs, ctx.shown = cell, run, 1 + len(tensors), shown
+        # The mask, too, is saved in torch's way, which finds out when someone has written into it.
+        ctx.save_for_backward(x, *tensors, run.mask, shown, hidden, *kept)
+        ctx.cell, ctx.run, ctx.inputs = cell, run._replace(mask=None), 1 + len(tensors)
         ctx.set_materialize_grads(False)  # of a whole sequence of zeros, where the last state alone was used
         return output, *last
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # at every look, all are unpacked
-        inputs, (hidden, *kept) = saved[: ctx.inputs], saved[ctx.inputs :]
-        if torch.is_grad_enabled():
-            # Someone will differentiate what comes out of here, of which the fast way knows nothing.
-            return None, None, *_replayed(ctx.cell, ctx.run, inputs, grads)
+        inputs, (mask, shown, hidden, *kept) = saved[: ctx.inputs], saved[ctx.inputs :]
+        cell, run = ctx.cell, ctx.run if mask is None else ctx.run._replace(mask=mask)
         x, state, w = inputs[0], inputs[1:-5], Weights(*inputs[-5:])
         # Making the context costs a small layer 5 % of its step, so it is made where there is something to switch off.
-        casts = torch.is_autocast_enabled(x.device.type)
-        with (
-            torch.autocast(x.device.type, enabled=False) if casts else contextlib.nullcontext(),
-            fast.quiet(),
-            np.errstate(all="ignore"),
-        ):
-            if ctx.shown is not None and grads[0] is not None:
-                grads = (torch.where(ctx.shown, grads[0], 0.0), *grads[1:])
-            grads = (grads[0], *(grad if grad is None else grad[0] for grad in grads[1:]))
-            found = PATHS[ctx.cell.kind].backward(
-                ctx.cell, x, state, w, ctx.run, hidden, kept, grads, ctx.needs_input_grad[2:]
-            )
+        with torch.autocast(x.device.type, enabled=False) if fast.casts(x) else contextlib.nullcontext():
+            if torch.is_grad_enabled() or fast.transformed() or not fast.ordinary(grads) or fast.batched(grads):
+                # Someone will differentiate what comes out of here, or it is not of numbers that the fast way can see.
+                return None, None, *_replayed(cell, run, inputs, grads)
+            with fast.quiet(), np.errstate(all="ignore"):
+                if shown is not None and grads[0] is not None:
+                    grads = (torch.where(shown, grads[0], 0.0), *grads[1:])
+                grads = (grads[0], *(grad if grad is None else grad[0] for grad in grads[1:]))
+                found = PATHS[cell.kind].backward(cell, x, state, w, run, hidden, kept, grads, ctx.needs_input_grad[2:])
         return None, None, *found
 
 
@@ -95,16 +91,18 @@ def _replayed(
     cell: Cell, run: Run, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients by way of the plain loop, so that they can be differentiated again."""
-    # Aliases: an input may depend on another one (a tied weight below), and must not be counted through it.
-    aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    x, *state = aliases[:-5]
-    outputs, last = plain(cell, x, tuple(state), Weights(*aliases[-5:]), run)
+    create = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases: an input may depend on another one (a tied weight below), and must not be counted through it.
+        aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        x, *state = aliases[:-5]
+        outputs, last = plain(cell, x, tuple(state), Weights(*aliases[-5:]), run)
     made = (outputs, *(part.unsqueeze(0) for part in last))
     given = [(out, grad) for out, grad in zip(made, grads, strict=True) if grad is not None]
     wanted = [one for one in aliases if one is not None and one.requires_grad]
     found = iter(
         torch.autograd.grad(
-            [out for out, _ in given], wanted, [grad for _, grad in given], create_graph=True, allow_unused=True
+            [out for out, _ in given], wanted, [grad for _, grad in given], create_graph=create, allow_unused=True
         )
     )
     return tuple(next(found) if one is not None and one.requires_grad else None for one in aliases)

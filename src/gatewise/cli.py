@@ -76,6 +76,8 @@ _SPEC_OPTIONS = [
     click.option("--features", "-x", type=SIZE, help="Size of the input."),
     click.option("--units", "-u", type=SIZE, help="Size of the state."),
     click.option("--tokens", type=SIZE, help="Rows of an Embedding."),
+    click.option("--width", type=SIZE, help="Steps that one output of a Conv1D sees."),
+    click.option("--groups", type=SIZE, help="Parts of a Conv1D that see nothing of each other."),
     click.option("--layers", type=SIZE, help="How many layers are stacked."),
     click.option("--bidirectional", is_flag=True, default=None, help="Also read the sequence from its end."),
     click.option(
@@ -143,7 +145,12 @@ def _spec(options: dict[str, Any]) -> Spec:
     for name, what, example in (
         ("features", "the size of the input", "-x 3"),
         ("tokens", "the number of rows of the table", "--tokens 1000"),
-        ("units", "the size of the output" if cell in ("Dense", "Embedding") else "the size of the state", "-u 50"),
+        ("width", "how many steps one output sees", "--width 3"),
+        (
+            "units",
+            "the size of the output" if cell in ("Dense", "Embedding", "Conv1D") else "the size of the state",
+            "-u 50",
+        ),
     ):
         if name in fields and name not in given:
             raise SpecError(f"{cell} needs {name}.", f"{name}: {what}.", f"Give {example}, say.")

@@ -204,7 +204,7 @@ def layer(text: str) -> Spec:
             nearest(name, KINDS) + "Use one of these.",
         )
     kind = KINDS[call.func.id]
-    required = [field for field in ("tokens", "features", "units") if field in kind.__dataclass_fields__]
+    required = [field for field in ("tokens", "features", "units", "width") if field in kind.__dataclass_fields__]
     try:
         given = dict(zip(required, map(ast.literal_eval, call.args), strict=False))
         given |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}

@@ -110,8 +110,11 @@ class Guess:
 
     def with_option(self, layer: str, option: str, value: Any) -> Guess:
         """Return the guess that one layer has another option."""
+        was = self.network[layer].spec.options()[option]
         layers = [
-            dataclasses.replace(each, spec=each.spec.replace(**{option: value})) if each.owner == layer else each
+            dataclasses.replace(each, spec=each.spec.replace(**{option: value}))
+            if each.owner == layer and each.spec.options()[option] == was
+            else each
             for each in self.network.layers
         ]
         return dataclasses.replace(self, network=Network(tuple(layers), self.network.outputs))
@@ -540,7 +543,10 @@ def _ways(guess: Guess) -> Iterator[Difference]:
             made = Difference(layer.name, mistake, undoing, plant)
             alike.setdefault((mistake, undoing), []).append(made)
             yield made
-    if any(isinstance(layer.spec, Masking) or layer.spec.options().get("mask_zero") for layer in guess.network.layers):
+    if any(
+        isinstance(layer.spec, Masking) or layer.spec.options().get("mask_zero") or layer.mask
+        for layer in guess.network.layers
+    ):
         yield Difference(
             "", "mask-ignored", "masks have their effect", lambda each: dataclasses.replace(each, masks=False)
         )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 METADATA = "gatewise"
 """Key of a file's metadata that holds the description of the model."""
 
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+"""Types that a port may have."""
+
 FORMS = ("model", "layer", "cell", "stack")
 """How an object may be called; see ``ModelAdapter.form``."""
 
@@ -60,6 +63,10 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
     if second_bias not in ("frozen", "trainable"):
         raise GatewiseError(
             f"second_bias={second_bias!r} is unknown.", "Known: 'frozen', 'trainable'.", "Use one of these."
+        )
+    if dtype is not None and dtype not in DTYPES:
+        raise GatewiseError(
+            f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.", "Give one of these by name."
         )
     network, form = side.describe(obj), side.form(obj)
     shapes(network)

@@ -7,6 +7,7 @@ them would have moved the outputs too little, the verdict is *inconclusive*.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Sequence
@@ -19,8 +20,26 @@ import numpy as np
 from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
-from gatewise.core.spec import Constant, Embedding, Input, Masking, Recurrent, Spec, outputs_of
-from gatewise.errors import SpecError
+from gatewise.core.shapes import shapes
+from gatewise.core.spec import (
+    Activation,
+    Compare,
+    Constant,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    Input,
+    Masking,
+    Norm,
+    Pool,
+    Recurrent,
+    Repeat,
+    Reshape,
+    Spec,
+    outputs_of,
+)
+from gatewise.errors import GatewiseError, SpecError
 from gatewise.live import own_layouts, plan_network
 from gatewise.registry import ModelAdapter, owner
 
@@ -45,6 +64,9 @@ SEEN = 100
 
 LENGTHS = (7, 4)
 BATCHES = (3, 1)
+
+LONGEST = 1000
+"""How many steps are fed at most to layers that make one step of several."""
 
 STRONGER = ((32, 9, 1.0), (8, 7, 4.0), (8, 7, 16.0))
 """Batch, length and scale of the inputs that are fed, too, where a planted mistake did not show."""
@@ -259,11 +281,15 @@ def _free(network: Network) -> Network:
     keeps = bool(stateful) or any(isinstance(layer.spec, Constant) for layer in network.layers)
     if any(layer.distributed for layer in stateful):
         return network  # Keras runs it on steps whose number is known.
+    if any(isinstance(layer.spec, Reshape) and not layer.distributed for layer in network.layers):
+        return network  # What reads the numbers of all steps side by side has a weight for each.
 
     def freed(spec: Spec) -> Spec:
-        if not isinstance(spec, Input) or len(spec.shape) < (1 if spec.integer or spec.boolean else 2):
+        if not isinstance(spec, Input):
             return spec
-        return spec.replace(shape=(None, *spec.shape[1:]), batch=spec.batch if keeps else None)
+        timeless = len(spec.shape) < (1 if spec.integer or spec.boolean else 2)
+        shape = spec.shape if timeless else (None, *spec.shape[1:])
+        return spec.replace(shape=shape, batch=spec.batch if keeps else None)
 
     layers = [dataclasses.replace(layer, spec=freed(layer.spec)) for layer in network.layers]
     return Network(tuple(layers), network.outputs)
@@ -289,6 +315,10 @@ def verify(
     training_steps: int = 0,
 ) -> Parity:
     """Compare two live objects, or files of them; see ``gatewise.verify``."""
+    if isinstance(training_steps, bool) or not isinstance(training_steps, int) or training_steps < 0:
+        raise GatewiseError(
+            f"training_steps={training_steps!r} is no number of steps.", "It is a whole number from 0.", "Give 10."
+        )
     first, second = side(a), side(b)
     if first.dtype() == "float64" != second.dtype():
         # The second's weights were rounded, so that those of the first have to be, too.
@@ -595,8 +625,42 @@ def draw_trial(
 ) -> Trial:
     """Return random inputs; those for a free copy may have any batch and length."""
     fed = _free(network) if free else network
+    length = _long_enough(fed, length)
     sources = [layer for layer in fed.layers if isinstance(layer.spec, Input)]
     return Trial([_draw(source, network, random, batch, length, scale) for source in sources], free=free)
+
+
+def _long_enough(network: Network, length: int) -> int:
+    """Return how many steps to feed, so that recurrent layers behind convolutions and pools read so many."""
+    if not any(isinstance(layer.spec, Conv1D | Pool) for layer in network.layers):
+        return length
+    for steps in range(length, LONGEST):
+        with contextlib.suppress(SpecError):
+            read, more = (list(_steps_read(_of_length(network, fed))) for fed in (steps, 2 * steps))
+            if all(here == later or here >= length for here, later in zip(read, more, strict=True)):
+                return steps
+    return length
+
+
+def _of_length(network: Network, steps: int) -> Network:
+    """Return a network whose inputs have so many steps where they may have any number."""
+
+    def sized(spec: Spec) -> Spec:
+        if not isinstance(spec, Input):
+            return spec
+        return spec.replace(shape=tuple(steps if size is None else size for size in spec.shape))
+
+    layers = [dataclasses.replace(layer, spec=sized(layer.spec)) for layer in network.layers]
+    return Network(tuple(layers), network.outputs)
+
+
+def _steps_read(network: Network) -> Iterator[int]:
+    """Yield how many steps each recurrent layer reads."""
+    found = shapes(network)
+    for layer in network.layers:
+        if isinstance(layer.spec, Recurrent) and layer.inputs and not layer.step:
+            name, number = source_of(layer.inputs[0])
+            yield found[name][number][1 + layer.distributed] or 0
 
 
 def _draw(
@@ -607,15 +671,19 @@ def _draw(
     shape = (spec.batch or batch, *(length if size is None else size for size in spec.shape))
     if spec.boolean:
         return random.random(shape) < 0.7
+    tests = [layer.spec for layer in network.layers if isinstance(layer.spec, Compare) and source.name in layer.inputs]
     if not spec.integer:
         drawn = (scale * random.normal(size=shape)).astype(np.float32)
         for layer in network.layers:
             if isinstance(layer.spec, Masking) and source.name in layer.inputs and drawn.ndim > 2:
                 # The end of the first sequence is masked, and a step inside the last.
                 drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = layer.spec.mask_value
+        for test in tests if drawn.ndim > 1 else ():
+            drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = test.value
         return drawn
     tables = [layer.spec.tokens for layer in network.layers if isinstance(layer.spec, Embedding)]
-    return random.integers(0, min(tables, default=2), shape).astype(np.int32)
+    highest = max((int(test.value) for test in tests), default=0)
+    return random.integers(0, min(tables, default=max(2, highest + 2)), shape).astype(np.int32)
 
 
 def _state_sizes(network: Network) -> list[int]:
@@ -671,10 +739,14 @@ def _output(
 def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield each mistake that a port may make in one layer: its name, and canonical weights that have it.
 
-    A mistake that changes no weight is none, and is left out.
+    A mistake that changes no weight is none, and is left out; so is one that the cell cannot tell.
     """
-    gates = GATES[layer.spec.cell]
+    gates, options = GATES[layer.spec.cell], layer.spec.options()
+    product = layer.spec.cell == "lstm" and not options["peepholes"]  # i * g, of one activation
+    alike = product and options["activation"] == options["recurrent_activation"]
     for (i, one), (j, other) in itertools.combinations(enumerate(gates), 2):
+        if alike and {one, other} == {"i", "g"}:
+            continue
         order = list(range(len(gates)))
         order[i], order[j] = j, i
         swapped = {
@@ -688,6 +760,8 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
     doubled = {name: 2 * array if "bias" in name else array for name, array in weights.items()}
     if any(doubled[name].any() for name in weights if "bias" in name):
         yield "bias doubled", doubled
+    if "mean" in weights:
+        yield "mean and variance exchanged", weights | {"mean": weights["variance"], "variance": weights["mean"]}
     for part in ("kernel", "recurrent_kernel", "table"):
         turned = {
             name: array.swapaxes(-1, -2)
@@ -698,14 +772,33 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
         yield f"{part.replace('_', ' ')} transposed", turned
 
 
-def misreadings(layer: Layer) -> Iterator[tuple[str, Layer]]:
+def _steps_alike(network: Network) -> set[str]:
+    """Return the layers that give the same at each step, so that the direction in which they are read is none."""
+    alike: set[str] = set()
+    for layer in network.layers:
+        kept = isinstance(layer.spec, Activation | Dense | Dropout | Norm) and source_of(layer.inputs[0])[0] in alike
+        if isinstance(layer.spec, Repeat) or kept:
+            alike.add(layer.name)
+    return alike
+
+
+def misreadings(layer: Layer, alike: Collection[str] = ()) -> Iterator[tuple[str, Layer]]:
     """Yield each mistake that is not one of weights: its name, and the layer as it would be taken for.
 
-    A direction that is not turned shows where reading from the other end shows.
+    A direction that is not turned shows where reading from the other end shows; it is no mistake where what is read is
+    the same at each step, as behind the layers of ``alike``.
     """
-    if isinstance(layer.spec, Recurrent):
+    if isinstance(layer.spec, Recurrent) and not (layer.inputs and source_of(layer.inputs[0])[0] in alike):
         turned = layer.spec.replace(go_backwards=not layer.spec.go_backwards)
         yield "sequence read from the other end", dataclasses.replace(layer, spec=turned)
+    if isinstance(layer.spec, Compare):
+        yield "mask inverted", dataclasses.replace(layer, spec=layer.spec.opposite)
+    if isinstance(layer.spec, Conv1D) and layer.spec.width > 1 and layer.spec.padding != "valid":
+        padding = "causal" if layer.spec.padding == "same" else "same"
+        yield (
+            f"padding {padding} for {layer.spec.padding}",
+            dataclasses.replace(layer, spec=layer.spec.replace(padding=padding)),
+        )
     other = {"tanh": "relu", "relu": "tanh"}.get(str(layer.spec.options().get("activation")))
     if other:
         name = f"{other} for {'relu' if other == 'tanh' else 'tanh'}"
@@ -717,12 +810,15 @@ def _with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tu
     own = copy.adapter.natives(copy.obj)
     form = copy.adapter.form(copy.obj)
     layouts = own_layouts(copy.framework, copy.network, form, own)
+    alike = _steps_alike(copy.network)
     # A bare cell reads one step, which has no direction, and its class says what it computes.
     for layer in copy.network.layers if form != "cell" else ():
-        for name, taken in misreadings(layer) if not layer.shares else ():
+        for name, taken in misreadings(layer, alike) if not layer.shares else ():
             if (layer.name, name) not in seen:
+                right_options, wrong_options = layer.spec.options(), taken.spec.options()
+                changed = {key: value for key, value in wrong_options.items() if right_options[key] != value}
                 layers = [
-                    dataclasses.replace(each, spec=taken.spec) if each.owner == layer.name else each
+                    dataclasses.replace(each, spec=each.spec.replace(**changed)) if each.owner == layer.name else each
                     for each in copy.network.layers
                 ]
                 yield layer.name, name, copy.rebuilt(Network(tuple(layers), copy.network.outputs), copy.dtype())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import Default, Framework, Layout, Limit, gaps
 from gatewise.core.network import Network
-from gatewise.core.spec import Recurrent, Spec
+from gatewise.core.spec import KINDS, Recurrent, Spec
 from gatewise.errors import (
     GatewiseError,
     SpecError,
@@ -194,7 +194,7 @@ def layout(name: str, spec: Spec) -> Layout:
             f"{spec!r} is no layer with weights."
             if isinstance(spec, Spec)
             else f"A {type(spec).__name__} is no layer.",
-            f"{name}: layouts store LSTM, GRU, RNN, Dense and Embedding.",
+            f"{name}: layouts store {', '.join(KINDS)}.",
             "Take the layers of a network one by one." if isinstance(spec, Network) else "Give LSTM(3, 50), say.",
         )
     owner, _, wanted = name.partition(":")
@@ -241,10 +241,9 @@ def live_layout(name: str, spec: Spec, form: str = "model") -> Layout:
     'torch:GRUCell'
     """
     usual = layout(name, spec)
-    if not spec.cell or not isinstance(spec, Recurrent):
-        return usual
     there = [each for each in framework(name).layouts if each.cell == spec.cell]
-    there = [each for each in there if (form == "cell") != (each.has_axis("layer") or each.has_axis("direction"))]
+    if isinstance(spec, Recurrent):
+        there = [each for each in there if (form == "cell") != (each.has_axis("layer") or each.has_axis("direction"))]
     return next((each for each in there if not gaps(each, spec)), there[0] if there else usual)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from gatewise.core.layout import GATES, store, summed_gates
 from gatewise.core.network import Network
-from gatewise.core.spec import Input, Recurrent, Spec
+from gatewise.core.spec import BatchNorm, Input, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units
@@ -120,6 +120,11 @@ def extend(found: Comparison, parity: Parity, *, gradients: bool, steps: int) ->
     if steps:
         training = compare_training(first, second, steps, parity.seed)
         verdict = verdict if training.passed else "failed"
+    losses = training.losses if training is not None else ()
+    finite = np.isfinite([each.largest for each in compared]).all() and np.isfinite(losses).all()
+    if verdict != "failed" and not finite:
+        verdict = "inconclusive"
+        advice.append("Gradients or losses overflow, on both sides alike. Give smaller inputs (inputs=…).")
     return dataclasses.replace(parity, gradients=compared, training=training, advice=tuple(advice), verdict=verdict)
 
 
@@ -133,7 +138,7 @@ def compare_gradients(found: Comparison, seed: int) -> tuple[tuple[GradientParit
     compared = _gradients(first, second, trials, seed)
     words = frozen_words(first, second)
     if (
-        not all(each.passed for each in compared)
+        not all(each.passed and np.isfinite(each.largest) for each in compared)
         and first.dtype() != "float64"
         and first.doubles()
         and second.doubles()
@@ -142,14 +147,15 @@ def compare_gradients(found: Comparison, seed: int) -> tuple[tuple[GradientParit
         exact = _gradients(first.twin("float64"), second.twin("float64"), trials, seed)
         worst = max(_relative(each) for each in compared)
         said = "agree" if all(each.passed for each in exact) else "differ, too"
-        words.append(
-            f"In float32 gradients differ by {worst:.1e} of the largest; in float64, which decides, they {said}."
-        )
+        apart = f"differ by {worst:.1e} of the largest" if worst >= 0 else "overflow"
+        words.append(f"In float32 gradients {apart}; in float64, which decides, they {said}.")
         compared = exact
     return compared, words
 
 
 def _relative(each: GradientParity) -> float:
+    if not np.isfinite(each.largest):
+        return -1.0  # One that is finite tells more.
     return each.max_abs / each.largest if each.largest else float(each.max_abs > 0)
 
 
@@ -178,11 +184,20 @@ def _one_loss(first: Side, second: Side, trial: Trial, targets: Sequence[np.ndar
         if mine is not None and yours is not None:
             pairs.append((name, "", mine, yours))
     # Below the rounding of the largest gradient of all, nothing can agree.
-    floor = 0.01 * rate * 1e-2 * max((float(np.abs(mine).max(initial=0)) for *_, mine, _ in pairs), default=0.0)
+    floor = 0.01 * rate * 1e-2 * max((_gap(mine, mine)[1] for *_, mine, _ in pairs), default=0.0)
     for layer, tensor, mine, yours in pairs:
-        gap, largest = float(np.abs(mine - yours).max(initial=0)), float(np.abs(mine).max(initial=0))
+        gap, largest, alike = _gap(mine, yours)
         allowed = max(rate * largest, floor)
-        yield GradientParity(layer, tensor, gap, largest, allowed, gap <= allowed)
+        shown = largest if np.isfinite(mine).all() else float("inf")
+        yield GradientParity(layer, tensor, gap, shown, allowed, alike and gap <= allowed)
+
+
+def _gap(mine: np.ndarray, yours: np.ndarray) -> tuple[float, float, bool]:
+    """Return the largest difference and value among the finite ones, and whether both are finite at the same places."""
+    finite = np.isfinite(mine) & np.isfinite(yours)
+    alike = bool((np.isfinite(mine) == np.isfinite(yours)).all())
+    gap = float(np.abs(mine[finite] - yours[finite]).max(initial=0)) if alike else float("inf")
+    return gap, float(np.abs(mine[finite]).max(initial=0)), alike
 
 
 def _tensor_pairs(
@@ -197,7 +212,7 @@ def _tensor_pairs(
     ):
         for half in halves(one.spec):
             for name, here, there in _parts(one.spec, half, (one, live), (other, lively)):
-                both = np.isfinite(here) & np.isfinite(there)
+                both = ~np.isnan(here) & ~np.isnan(there)
                 if both.any():
                     yield one.layer[0] if one.name == one.layer[0] else one.name, half + name, here[both], there[both]
 
@@ -205,10 +220,13 @@ def _tensor_pairs(
 def _parts(
     spec: Spec, half: str, mine: tuple[Unit, Unit], yours: tuple[Unit, Unit]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield the parts of one direction as the function sees them; NaN stands for what is not trained."""
+    """Yield the parts of one direction as the function sees them; NaN stands for what is not trained.
+
+    A gradient that is NaN is infinite here.
+    """
     sides = [
         {
-            name.removeprefix(half): np.where(live.weights[name] != 0, array, np.nan)
+            name.removeprefix(half): np.where(live.weights[name] != 0, _without_nan(array), np.nan)
             for name, array in unit.weights.items()
             if name.startswith(half)
         }
@@ -225,24 +243,33 @@ def _parts(
             yield "recurrent_bias", alone, also
 
 
+def _without_nan(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(array), np.inf, array)
+
+
 def _biases(spec: Spec, parts: Parts) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return the gradient of the bias of each gate, whichever of two that are summed has it, and those that are not."""
     bias, recurrent = parts.get("bias"), parts.get("recurrent_bias")
     if bias is None or recurrent is None or not GATES[spec.cell]:
         return (bias if bias is not None else recurrent), None
     summed = np.array([gate in summed_gates(spec) for gate in GATES[spec.cell]])[:, None]
-    return np.where(summed & ~np.isfinite(bias), recurrent, bias), recurrent[~summed[:, 0]]
+    return np.where(summed & np.isnan(bias), recurrent, bias), recurrent[~summed[:, 0]]
 
 
 def trained(side: Side) -> list[Unit]:
-    """Return for each unit where there are weights that training changes: other than zero there."""
+    """Return for each unit where there are weights that training changes by a gradient: other than zero there."""
     natives = side.adapter.natives(side.obj)
     live = {}
     for layer in side.network.weighted:
         fixed = side.adapter.frozen(natives[layer.name])
         arrays = side.adapter.read(natives[layer.name])
         live[layer.name] = {name: np.full(array.shape, float(name not in fixed)) for name, array in arrays.items()}
-    return units(side, live)
+    return [
+        unit._replace(
+            weights={name: array * (name not in ("mean", "variance")) for name, array in unit.weights.items()}
+        )
+        for unit in units(side, live)
+    ]
 
 
 def frozen_words(first: Side, second: Side) -> list[str]:
@@ -265,10 +292,12 @@ def compare_training(first: Side, second: Side, steps: int, seed: int) -> Traini
     found = _trained(first, second, steps, seed)
     # Rounding grows with every step; where float32 does not agree float64 decides.
     doubles = first.doubles() and second.doubles()
-    if not found.passed and found.dtype != "float64" and doubles:
+    finite = bool(np.isfinite(found.losses).all())
+    if not (found.passed and finite) and found.dtype != "float64" and doubles:
         exact = _trained(first, second, steps, seed, "float64")
         if exact.passed:
-            word = f"In float32 the losses drift apart by {found.max_rel:.1e}, which is rounding: float64 decides."
+            drift = f"drift apart by {found.max_rel:.1e}, which is rounding" if finite else "overflow"
+            word = f"In float32 the losses {drift}: float64 decides."
             return exact._replace(words=(word, *exact.words))
     return found
 
@@ -286,6 +315,7 @@ def _trained(first: Side, second: Side, steps: int, seed: int, dtype: str = "") 
     weights = tuple(_moved(here, there, steps, dtype))
     passed = apart <= LOSS[dtype] and all(each.passed for each in weights)
     words += [*frozen_words(first, second), *dropout_words(first.network, second.network)]
+    words += statistics_words(first.network)
     words += _bias_words(first, second, lambda side: _run(side, batches, rule, dtype)[0], ours, theirs)
     words += _rule_words(second, rule, lambda other: _apart(theirs, _run(second, batches, other, dtype)[0]))
     losses = tuple(zip(ours, theirs, strict=True))
@@ -332,8 +362,10 @@ def training_copy(side: Side, dtype: str) -> Side:
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    gaps = [abs(one - other) / max(abs(one), 1e-30) for one, other in zip(ours, theirs, strict=True)]
-    return max(gaps) if np.isfinite([*ours, *theirs]).all() else float("inf")
+    if (np.isfinite(ours) != np.isfinite(theirs)).any():
+        return float("inf")
+    pairs = [pair for pair in zip(ours, theirs, strict=True) if np.isfinite(pair[0])]
+    return max((abs(one - other) / max(abs(one), 1e-30) for one, other in pairs), default=0.0)
 
 
 def _moved(here: Side, there: Side, steps: int, dtype: str) -> Iterator[GradientParity]:
@@ -343,8 +375,8 @@ def _moved(here: Side, there: Side, steps: int, dtype: str) -> Iterator[Gradient
     for one, other in zip(units(here), units(there), strict=True):
         for half in halves(one.spec):
             for name, mine, yours in _values(one, other, half):
-                gap = float(np.abs(mine - yours).max(initial=0))
-                yield GradientParity(one.name, half + name, gap, furthest, allowed, gap <= allowed)
+                gap, _, alike = _gap(mine, yours)
+                yield GradientParity(one.name, half + name, gap, furthest, allowed, alike and gap <= allowed)
 
 
 def _values(one: Unit, other: Unit, half: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -389,6 +421,17 @@ def dropout_words(*networks: Network) -> list[str]:
     return [
         f"Dropout ({', '.join(sorted(names))}) was off. Its masks are random, so that with it no two runs agree, "
         "not even two of one framework."
+    ]
+
+
+def statistics_words(network: Network) -> list[str]:
+    """Say that batches were not normalised by themselves, where a layer does so in training."""
+    names = [layer.name for layer in network.layers if isinstance(layer.spec, BatchNorm) and layer.trainable]
+    if not names:
+        return []
+    return [
+        f"Batch normalisation ({', '.join(names)}) went by its moving statistics and left them alone, as at inference: "
+        "one switch turns this and dropout off."
     ]
 
 

@@ -16,7 +16,8 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
     """Return weights for a layout in which each number names its place in the canonical form.
 
     In ``10302014007``, read from the right, ``007`` is the column, ``014`` the row, ``2`` the gate (from 1),
-    ``0`` the direction, ``03`` the layer, and ``1`` the part (from 1). All numbers are exact in float64.
+    ``0`` the direction, ``03`` the layer, and ``1`` the part (from 1). In front of it stands the place along a third
+    axis, where a part has one. All numbers are exact in float64.
 
     Args:
         spec: The layer; no axis may be longer than 1,000.
@@ -40,13 +41,14 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
 
 def encode(spec: Spec, element: Element) -> float:
     """Return the number that names a canonical element."""
-    key, (row, column) = element.key, (*element.place, 0)[:2]
-    if max(row, column) >= _WIDTH or key.layer > 99:
+    key, (row, column, depth) = element.key, (*element.place, 0, 0)[:3]
+    if max(row, column, depth) >= _WIDTH or key.layer > 99:
         raise SpecError(
             f"{spec} is too large for fingerprints.", f"An axis is longer than {_WIDTH:,}.", "Use a smaller layer."
         )
     part, gate = list(PARTS[spec.cell]).index(key.part) + 1, GATES[spec.cell].find(key.gate) + 1 if key.gate else 0
-    return float((((part * 100 + key.layer) * 10 + key.direction) * 10 + gate) * _WIDTH**2 + row * _WIDTH + column)
+    block = (((depth * 10 + part) * 100 + key.layer) * 10 + key.direction) * 10 + gate
+    return float(block * _WIDTH**2 + row * _WIDTH + column)
 
 
 def decode(spec: Spec, value: float) -> Element:
@@ -61,8 +63,9 @@ def decode(spec: Spec, value: float) -> Element:
     whole, row = divmod(whole, _WIDTH)
     whole, gate = divmod(whole, 10)
     whole, direction = divmod(whole, 10)
-    part, layer = divmod(whole, 100)
+    whole, layer = divmod(whole, 100)
+    depth, part = divmod(whole, 10)
     name = list(PARTS[spec.cell])[part - 1]
     axes = [axis for axis in PARTS[spec.cell][name].split() if axis != "gate"]
     letter = GATES[spec.cell][gate - 1] if gate else ""
-    return Element(Key(name, layer, direction, letter), (row, column)[: len(axes)])
+    return Element(Key(name, layer, direction, letter), (row, column, depth)[: len(axes)])

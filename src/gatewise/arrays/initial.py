@@ -69,10 +69,15 @@ def _keras(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
     if part == "table":
         return random.uniform(-0.05, 0.05, shape)
     if "kernel" in part or part == "projection":
-        # Keras draws one kernel for all gates together, so all of them count among its outputs.
-        outputs = int(np.prod(shape[:-1]))
-        limit = np.sqrt(6 / (shape[-1] + outputs))
+        # Keras draws one kernel for all gates together, so all of them count among its outputs. Of a convolution every
+        # step that is seen counts, for what comes in and what goes out.
+        outputs, inputs = int(np.prod(shape[:-1])), shape[-1]
+        if spec.cell == "conv1d":
+            outputs, inputs = shape[0] * shape[2], shape[1] * shape[2]
+        limit = np.sqrt(6 / (inputs + outputs))
         return random.uniform(-limit, limit, shape)
+    if part in NEUTRAL:
+        return np.full(shape, NEUTRAL[part])
     values = np.zeros(shape)
     if part == "bias" and spec.cell == "lstm":
         values[gates_of("lstm", "bias").index("f")] = 1
@@ -92,10 +97,16 @@ def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
     shape = _shape(spec, part, layer)
     if part == "table":
         return random.normal(size=shape)
-    # nn.Linear counts its inputs, the recurrent layers their units.
-    width = axis_length(spec, "features" if spec.cell == "dense" else "units")
+    if part in NEUTRAL:
+        return np.full(shape, NEUTRAL[part])
+    # nn.Linear and nn.Conv1d count their inputs, the recurrent layers their units.
+    counted = {"dense": ("features",), "conv1d": ("channels", "width")}.get(spec.cell, ("units",))
+    width = np.prod([axis_length(spec, axis) for axis in counted])
     return random.uniform(-1 / np.sqrt(width), 1 / np.sqrt(width), shape)
 
+
+NEUTRAL = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+"""Parts of normalisations, which every framework starts from what changes nothing."""
 
 RULES: dict[str, Draw] = {"keras": _keras, "torch": _torch}
 """The named rules of initialisation."""

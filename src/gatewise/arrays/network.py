@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,17 +16,22 @@ from gatewise.arrays import reference
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
+    Compare,
     Constant,
-    Dense,
     Embedding,
     Flip,
     Input,
     Masking,
     Merge,
+    Pad,
+    Pool,
     Recurrent,
+    Repeat,
+    Reshape,
     Spec,
     is_state,
     outputs_of,
+    window,
 )
 
 Array = np.ndarray
@@ -65,7 +70,7 @@ def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
     Returns:
         The network, and new name → the layer it was and its place in the stack.
 
-    >>> from gatewise.core.spec import LSTM
+    >>> from gatewise.core.spec import LSTM, Dense
     >>> flat, places = unstacked(Network.chain(LSTM(3, 5, layers=2), Dense(5, 1)))
     >>> [layer.name for layer in flat.layers], places["lstm.1"]
     (['lstm.0', 'lstm.1', 'dense'], ('lstm', 1))
@@ -94,8 +99,9 @@ def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
                 layers=1, features=width, dropout_between=0.0, return_sequences=not top or spec.return_sequences
             )
             inputs = (*renamed(below), *renamed(starts[place * each : (place + 1) * each]))
-            shares = f"{layer.shares}.{place}" if layer.shares else ""
+            shares, resumes = (f"{there}.{place}" if there else "" for there in (layer.shares, layer.resumes))
             layers.append(dataclasses.replace(layer, name=name, spec=single, inputs=inputs, rules=(), shares=shares))
+            layers[-1] = dataclasses.replace(layers[-1], resumes=resumes)
             places[name] = (layer.name, place)
             below = (name,)
             for number in range(each):
@@ -132,6 +138,7 @@ def walk(
     Returns:
         All outputs, in the order of ``network.results``.
 
+    >>> from gatewise.core.spec import Dense
     >>> flat, _ = unstacked(Network.chain(Input((2,)), Dense(2, 1)))
     >>> walk(flat, {"dense": {"kernel": np.ones((1, 2)), "bias": np.ones(1)}}, [np.array([[1.0, 2.0]])])
     [array([[4.]])]
@@ -139,6 +146,8 @@ def walk(
     values: dict[str, list[Array]] = {}
     carried: dict[str, Array | None] = {}
     waiting, left = list(inputs), list(states or [])
+    kept: dict[str, list[Array]] = {}
+    resumed = {layer.resumes for layer in network.layers}
 
     def mask_with(reference: str) -> Array | None:
         name, number = source_of(reference)
@@ -164,15 +173,31 @@ def walk(
         if isinstance(spec, Recurrent) and not given and left:
             kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
             given, left = left[:kinds], left[kinds:]
+        if layer.resumes and not given:
+            given = kept[layer.resumes]
         way = (ways or {}).get(layer.owner, plain)
         call = Call(spec, weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
         if isinstance(spec, Merge):
             among = [mask, *map(mask_with, layer.inputs[1:])]
-            call = call._replace(states=None, others=given, masks=among)
+            followed = among if layer.masked else [None] * len(among)
+            call = call._replace(states=None, others=given, masks=followed)
             mask = _mask_of_several(spec, [value, *given], among)
-        values[layer.name] = _each_step(call, way, layer.distributed)
+        if layer.keeper in resumed:
+            values[layer.name], kept[layer.keeper] = _with_states(call, way, layer.distributed)
+        else:
+            values[layer.name] = _each_step(call, way, layer.distributed)
         carried[layer.name] = _mask_behind(spec, value, mask, layer.distributed) if masks else None
     return [values[name][number] for name, number in map(source_of, network.results)]
+
+
+def _with_states(call: Call, way: Way, axes: int) -> tuple[list[Array], list[Array]]:
+    """Run a layer that keeps its states; return what it gives, and the states that it ends with."""
+    spec = call.spec
+    assert isinstance(spec, Recurrent)
+    made = _each_step(call._replace(spec=spec.replace(return_state=True)), way, axes)
+    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+    last = [state.reshape(len(state), -1, state.shape[-1])[:, -1] for state in made[front:]]
+    return made if spec.return_state else made[:front], last
 
 
 def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
@@ -232,7 +257,7 @@ def _mask_behind(spec: Spec, value: Array, mask: Array | None, axes: int) -> Arr
         return np.asarray((value != spec.mask_value).any(-1))
     if isinstance(spec, Embedding):
         return np.asarray(value != 0) if spec.mask_zero else None
-    if isinstance(spec, Recurrent) and not spec.return_sequences:
+    if spec.ends_mask or isinstance(spec, Compare) or (isinstance(spec, Recurrent) and not spec.return_sequences):
         return None
     return mask
 
@@ -242,7 +267,7 @@ def plain(call: Call) -> list[Array]:
     spec = call.spec
     if isinstance(spec, Recurrent):
         return _recur(spec, call)
-    if isinstance(spec, Dense | Embedding):
+    if spec.cell:
         made = reference.run(spec, call.weights, call.value).output
         assert isinstance(made, np.ndarray)
         return [made]
@@ -256,9 +281,36 @@ def plain(call: Call) -> list[Array]:
         if spec.merge in ("max", "min", "mul"):
             return [_joined_under_masks(spec, parts, call.masks or [None] * len(parts))]
         return [JOINED[spec.merge](parts, spec.axis)]
+    if isinstance(spec, Compare):
+        passed = getattr(np, spec.test)(call.value, spec.value)
+        return [passed if spec.over is None else getattr(np, spec.over)(passed, -1)]
     if isinstance(spec, Flip):
         return [call.value[:, ::-1]] if spec.values else [call.value]
+    if type(spec) in MOVED:
+        return [MOVED[type(spec)](spec, call.value, call.mask)]
     return [call.value]
+
+
+def _pooled(spec: Pool, value: Array, mask: Array | None) -> Array:
+    if spec.size is None and spec.pool == "mean" and mask is not None:
+        counts = np.expand_dims(mask, -1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            made: Array = np.where(counts, value, 0).sum(1, keepdims=True) / counts.sum(1, keepdims=True)
+    else:
+        steps, before, _ = window(spec, value.shape[1])
+        starts = [step * spec.moves - before for step in range(steps)]
+        windows = [value[:, max(0, start) : start + (spec.size or value.shape[1])] for start in starts]
+        made = np.stack([each.max(1) if spec.pool == "max" else each.mean(1) for each in windows], 1)
+    return made if spec.size is not None or spec.keep else made[:, 0]
+
+
+MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
+    Pool: _pooled,
+    Reshape: lambda spec, value, _: value.reshape(len(value), *spec.shape),
+    Repeat: lambda spec, value, _: np.repeat(value[:, None], spec.times, 1),
+    Pad: lambda spec, value, _: np.pad(value, ((0, 0), spec.steps, (0, 0))),
+}
+"""What kinds without weights make of their input, and of the mask on it."""
 
 
 JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {

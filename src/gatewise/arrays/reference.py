@@ -16,7 +16,19 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Dense, Embedding, LayerNorm, Recurrent, Spec
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    BatchNorm,
+    Conv1D,
+    Dense,
+    Embedding,
+    LayerNorm,
+    Recurrent,
+    Spec,
+    window,
+)
 from gatewise.errors import ShapeError, SpecError, WeightsError, nearest
 
 Array = NDArray[np.float64]
@@ -250,6 +262,7 @@ def run(
     projection          state, units            LSTM with a projection, which then must be there
     projection_bias     state                   LSTM with a projection
     kernel, bias        units, features; units  Dense
+    kernel, bias        units, channels, width; units  Conv1D
     table               tokens, units           Embedding
     scale, shift        features                BatchNorm, LayerNorm
     mean, variance      features                BatchNorm
@@ -295,6 +308,8 @@ def run(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if isinstance(spec, Dense):
             return _run_dense(spec, weights, inputs)
+        if isinstance(spec, Conv1D):
+            return _run_convolution(spec, weights, inputs)
         if isinstance(spec, Embedding):
             return _run_embedding(spec, weights, inputs)
         if isinstance(spec, BatchNorm | LayerNorm):
@@ -303,7 +318,7 @@ def run(
             return _run_recurrent(spec, weights, inputs, state, mask, zero_output_for_mask, input_clip)
     raise SpecError(
         f"{type(spec).__name__} has no reference.",
-        "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm and LayerNorm.",
+        "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm and Conv1D.",
         "Compare this layer with the framework's own output.",
     )
 
@@ -382,6 +397,29 @@ def _run_dense(spec: Dense, weights: Mapping[str, ArrayLike], inputs: ArrayLike)
     }
     w = _fitting_weights(spec, weights, shapes)
     return Result(ACTIVATION_FUNCTIONS[spec.activation](x @ w["kernel"].T + w["bias"]), ())
+
+
+def _run_convolution(spec: Conv1D, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:
+    x = _fitting("inputs", inputs, {"batch": None, "time": None, "features": spec.features}, spec)
+    shapes: dict[str, Shape] = {
+        "kernel": {"units": spec.units, "channels": spec.channels, "width": spec.width},
+        "bias": {"units": spec.units},
+    }
+    w = _fitting_weights(spec, weights, shapes)
+    steps, before, after = window(spec, x.shape[1])
+    if not steps:
+        raise ShapeError(
+            f"'inputs' have {x.shape[1]} steps, fewer than one window sees.", repr(spec), "Give a longer sequence."
+        )
+    x = np.pad(x, ((0, 0), (before, after), (0, 0)))
+    grouped = x.reshape(*x.shape[:2], spec.groups, spec.channels)
+    kernel = w["kernel"].reshape(spec.groups, -1, spec.channels, spec.width)
+    total = np.zeros((len(x), steps, spec.units))
+    for place in range(spec.width):
+        first = place * spec.dilation
+        seen = grouped[:, first : first + (steps - 1) * spec.strides + 1 : spec.strides]
+        total += np.einsum("btgc,guc->btgu", seen, kernel[..., place]).reshape(total.shape)
+    return Result(ACTIVATION_FUNCTIONS[spec.activation](total + w["bias"]), ())
 
 
 def _run_embedding(spec: Embedding, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:

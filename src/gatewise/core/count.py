@@ -25,7 +25,7 @@ from gatewise.core.layout import (
     wanted_parts,
 )
 from gatewise.core.network import Network
-from gatewise.core.spec import Recurrent, Spec
+from gatewise.core.spec import Conv1D, Recurrent, Spec
 
 
 class GateTerm(NamedTuple):
@@ -197,7 +197,8 @@ def numbers(spec: Spec) -> dict[str, int]:
     named = {
         name: value for name, value in spec.options().items() if isinstance(value, int) and not isinstance(value, bool)
     }
-    return named | ({"directions": spec.directions} if isinstance(spec, Recurrent) else {})
+    more = ("directions",) if isinstance(spec, Recurrent) else ("channels",) if isinstance(spec, Conv1D) else ()
+    return named | {name: getattr(spec, name) for name in more}
 
 
 def substitute(formula: str, values: dict[str, int]) -> str:
@@ -249,6 +250,8 @@ def letters(spec: Spec, axis: str, layer: int) -> str:
     state = "units" if spec.options().get("projection") is None else "projection"
     if axis == "features" and layer > 0:
         return f"directions·{state}" if getattr(spec, "merged_directions", 1) > 1 else state
+    if axis == "channels" and axis_length(spec, "groups") == 1:
+        return "features"
     return {"state": state, "memory": "units", "layer": "layers", "direction": "directions"}.get(axis, axis)
 
 

@@ -26,7 +26,9 @@ from typing import Any, NamedTuple
 from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
 
-GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h", "dense": "", "embedding": "", "batchnorm": "", "layernorm": ""}
+GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"} | dict.fromkeys(
+    ("dense", "embedding", "batchnorm", "layernorm", "conv1d"), ""
+)
 """Canonical gates of each kind of cell, in canonical order."""
 
 _RECURRENT = {
@@ -48,6 +50,7 @@ PARTS: dict[str, dict[str, str]] = {
     "embedding": {"table": "tokens units"},
     "batchnorm": {"scale": "features", "shift": "features", "mean": "features", "variance": "features"},
     "layernorm": {"scale": "features", "shift": "features"},
+    "conv1d": {"kernel": "units channels width", "bias": "units"},
 }
 """Canonical parts of each kind of cell, each with its axes in canonical order."""
 
@@ -385,7 +388,8 @@ class Layout:
 
     Args:
         name: ``"framework:Class"``.
-        cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm`` or ``layernorm``.
+        cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm``, ``layernorm`` or
+            ``conv1d``.
         gates: The canonical gate letters in the order this framework stores them.
         tensors: Name template → pattern, in the order the framework lists its tensors.
         source: Where a reader can check it.

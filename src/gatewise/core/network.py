@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from gatewise.core.spec import (
     KINDS,
     WEIGHTLESS,
+    Compare,
     Constant,
     Embedding,
     Masking,
     Recurrent,
     Spec,
+    is_one_cell,
     outputs_of,
     unknown_option,
 )
@@ -26,7 +28,7 @@ class Rule(NamedTuple):
         kind: ``"penalty"`` (a regulariser, added to the loss), ``"projection"`` (a constraint), or ``"activity"`` (a
             penalty on all that a layer gives, over the size of the batch).
         weight: The weight, by Keras's name for it: ``kernel``, ``recurrent_kernel``, ``bias`` or ``embeddings``; or
-            ``output``.
+            ``output``, ``output:1`` for the second of several alone.
         name: What it is, by Keras's name: ``L1L2``, ``OrthogonalRegularizer``, ``MaxNorm`` …
         settings: Its arguments, sorted by name.
     """
@@ -51,8 +53,12 @@ class Layer:
         rules: What acts on its weights in training alone.
         step: Whether it is a bare cell, which runs one step and reads no time axis.
         masked: Whether it follows a mask that comes to it. Keras's recurrent layers do not where they read first states
-            and are not given the mask by hand; the mask goes on from them all the same.
-        shares: The layer before it whose weights it has, where one layer is used several times; else empty.
+            and are not given the mask by hand, nor does the product of two such directions; the mask goes on from them
+            all the same.
+        shares: The layer before it whose weights it has, where one layer is used several times, or one cell by several
+            layers, which may run it otherwise; else empty.
+        resumes: The first use of the layer, where a stateful one is used several times: it goes on from the states that
+            the use before it left, in the order of the network. Else empty.
         mask: The mask that it is given by hand, as a reference, true where a step counts; else empty. It goes on from
             the layer as any other.
     """
@@ -67,17 +73,24 @@ class Layer:
     masked: bool = True
     shares: str = ""
     mask: str = ""
+    resumes: str = ""
 
     @property
     def owner(self) -> str:
         """The layer that has its weights: itself, unless it shares another's."""
         return self.shares or self.name
 
+    @property
+    def keeper(self) -> str:
+        """The layer that keeps its states: itself, unless it goes on from another's."""
+        return self.resumes or self.name
+
     def passes_mask(self, above: bool) -> bool:
         """Say whether a mask goes on from it, where one comes to it or not (``above``)."""
         starts = isinstance(self.spec, Masking) or (isinstance(self.spec, Embedding) and self.spec.mask_zero)
-        ends = isinstance(self.spec, Recurrent) and not self.spec.return_sequences and not self.distributed
-        return starts or (above and not ends)
+        ends = self.spec.ends_mask or (isinstance(self.spec, Recurrent) and not self.spec.return_sequences)
+        ends = ends and not self.distributed
+        return starts or (above and not ends and not isinstance(self.spec, Compare))
 
 
 def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
@@ -124,11 +137,24 @@ class Network:
                 )
             reads = (*layer.inputs, layer.mask) if layer.mask else layer.inputs
             self._check_references(known, reads, f"Layer {layer.name!r}")
-            if layer.shares and (known.get(layer.shares) != layer.spec or self[layer.shares].shares):
+            if layer.shares and not (
+                layer.shares in known and is_one_cell(known[layer.shares], layer.spec) and not self[layer.shares].shares
+            ):
                 raise SpecError(
                     f"Layer {layer.name!r} shares the weights of {layer.shares!r}, which is no such layer before it.",
                     f"Network: {self._listed()}.",
-                    "Name the first layer that has these weights, and give both one spec.",
+                    "Name the first layer that has these weights, and give both one cell.",
+                )
+            if layer.resumes and not (
+                layer.spec.options().get("stateful")
+                and known.get(layer.resumes) == layer.spec
+                and self[layer.resumes].owner == layer.shares
+                and not self[layer.resumes].resumes
+            ):
+                raise SpecError(
+                    f"Layer {layer.name!r} goes on from {layer.resumes!r}, which is no use of it before this one.",
+                    f"Network: {self._listed()}.",
+                    "Name the first use of this stateful layer, and share its weights.",
                 )
             known[layer.name] = layer.spec
         self._check_references(known, self.outputs, "The network's output")
@@ -188,6 +214,7 @@ class Network:
                 "masked": layer.masked,
                 "shares": layer.shares,
                 "mask": layer.mask,
+                "resumes": layer.resumes,
             }
             for layer in self.layers
         ]
@@ -210,8 +237,7 @@ class Network:
             layers = []
             for entry in data["layers"]:
                 kind, options = kinds[entry["kind"]], dict(entry["options"])
-                if "shape" in options:
-                    options["shape"] = tuple(options["shape"])
+                options |= {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
                 if kind is Constant:
                     options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
                 unknown = set(options) - set(kind.__dataclass_fields__)
@@ -220,7 +246,7 @@ class Network:
                 rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
                 place = bool(entry["trainable"]), int(entry["distributed"]), rules
                 seldom = bool(entry.get("step", False)), bool(entry.get("masked", True))
-                references = str(entry.get("shares", "")), str(entry.get("mask", ""))
+                references = (str(entry.get(name, "")) for name in ("shares", "mask", "resumes"))
                 layers.append(
                     Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom, *references)
                 )

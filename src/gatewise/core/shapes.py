@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import Constant, Dense, Embedding, Input, Merge, Recurrent, Spec
+from gatewise.core.spec import (
+    Compare,
+    Constant,
+    Conv1D,
+    Dense,
+    Embedding,
+    Input,
+    Merge,
+    Norm,
+    Pad,
+    Pool,
+    Recurrent,
+    Repeat,
+    Reshape,
+    Spec,
+    window,
+)
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]
@@ -75,7 +93,50 @@ def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
         return ((*shape[:-1], spec.units),)
     if isinstance(spec, Embedding):
         return ((*shape, spec.units),)
+    if isinstance(spec, Norm):
+        _check_features(layer, spec.features, shape)
+    if isinstance(spec, Reshape):
+        return ((shape[0], *_reshaped(layer, spec, shape)),)
+    rank = 3 if isinstance(spec, Conv1D | Pool | Pad) else 2 if isinstance(spec, Repeat) else len(shape)
+    if len(shape) != rank:
+        raise _misfit(
+            layer,
+            shape,
+            f"{type(spec).__name__} reads {rank} axes.",
+            f"Give it {'(batch, timesteps, features)' if rank == 3 else '(batch, features)'}.",
+        )
+    if isinstance(spec, Repeat):
+        return ((shape[0], spec.times, shape[1]),)
+    if isinstance(spec, Pad):
+        return ((shape[0], None if shape[1] is None else shape[1] + sum(spec.steps), shape[2]),)
+    if isinstance(spec, Conv1D | Pool):
+        return (_windowed(layer, spec, shape),)
+    if isinstance(spec, Compare) and spec.over is not None:
+        return (shape[:-1],)
     return (shape,)
+
+
+def _windowed(layer: Layer, spec: Conv1D | Pool, shape: Shape) -> Shape:
+    if isinstance(spec, Pool) and spec.size is None:
+        return (shape[0], 1, shape[2]) if spec.keep else (shape[0], shape[2])
+    steps = None if shape[1] is None else window(spec, shape[1])[0]
+    if steps == 0:
+        raise _misfit(layer, shape, "One window sees more steps than there are.", "Feed longer sequences.")
+    if isinstance(spec, Conv1D):
+        _check_features(layer, spec.features, shape)
+        return (shape[0], steps, spec.units)
+    return (shape[0], steps, shape[2])
+
+
+def _reshaped(layer: Layer, spec: Reshape, shape: Shape) -> Shape:
+    """Return the lengths behind the batch, the one that is open where it can be known."""
+    known = [size for size in shape[1:] if size is not None]
+    given = math.prod(size for size in spec.shape if size != -1)
+    whole = len(known) == len(shape) - 1
+    rest, over = divmod(math.prod(known), given)
+    if whole and (over or (rest != 1 and -1 not in spec.shape)):
+        raise _misfit(layer, shape, f"{math.prod(known)} numbers do not fit.", "Give a shape that holds as many.")
+    return tuple((rest if whole else None) if size == -1 else size for size in spec.shape)
 
 
 def _recurrent(spec: Recurrent, shape: Shape) -> tuple[Shape, ...]:

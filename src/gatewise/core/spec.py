@@ -22,8 +22,20 @@ ACTIVATIONS = (
 MERGES = ("concat", "sum", "mul", "ave", None)
 """How the outputs of two directions become one; ``None`` leaves them apart."""
 
+PADDINGS = ("valid", "same", "causal")
+"""What stands in for the steps beyond the ends: nothing, zeros at both ends, or zeros before the first alone."""
+
 JOINS = ("concat", "sum", "mul", "ave", "sub", "max", "min")
 """How several tensors become one."""
+
+TESTS = ("not_equal", "equal", "greater", "greater_equal", "less", "less_equal")
+"""How a number is compared with another."""
+
+OPPOSITES = ("equal", "not_equal", "less_equal", "less", "greater_equal", "greater")
+"""What passes where each of ``TESTS`` does not."""
+
+RUN = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
+"""What a layer says of how it runs its cell; layers that run one cell may differ in it."""
 
 MOST_LAYERS = 10_000
 
@@ -74,6 +86,8 @@ class Spec:
     """
 
     cell: ClassVar[str]
+    ends_mask: ClassVar[bool] = False
+    """Whether no mask goes on from such a layer, as its steps are not those that it reads."""
 
     def __post_init__(self) -> None:
         """Take the plain number for one of NumPy's, which would make another formula and no JSON."""
@@ -335,6 +349,61 @@ class Embedding(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Conv1D(Spec):
+    """A convolution along time: each output sees ``width`` steps of the input; ``y_t = W x_{t…} + b``.
+
+    Args:
+        features: Size of the input.
+        units: Size of the output (Keras's filters).
+        width: How many steps one output sees (Keras's kernel size).
+        strides: How many steps the window moves from one output to the next.
+        padding: What stands in for steps beyond the ends.
+        dilation: How many steps lie between one that is seen and the next.
+        groups: Into how many parts features and units are split; each part of the units sees its part of the features.
+        bias: Whether there is a bias.
+        activation: Activation of the output.
+
+    Raises:
+        SpecError: An option is out of its range, or the groups do not divide features and units.
+
+    >>> Conv1D(features=4, units=6, width=3, groups=2).channels
+    2
+    """
+
+    features: int
+    units: int
+    width: int = 1
+    _: dataclasses.KW_ONLY
+    strides: int = 1
+    padding: str = "valid"
+    dilation: int = 1
+    groups: int = 1
+    bias: bool = True
+    activation: str = "linear"
+    cell: ClassVar[str] = "conv1d"
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("features", "units", "width", "strides", "dilation", "groups"):
+            _check_size("Conv1D", name, getattr(self, name))
+        _check_choice("Conv1D", "padding", self.padding, PADDINGS)
+        _check_flag("Conv1D", "bias", self.bias)
+        _check_choice("Conv1D", "activation", self.activation, ACTIVATIONS)
+        if self.features % self.groups or self.units % self.groups:
+            raise SpecError(
+                f"groups={self.groups} do not divide features={self.features} and units={self.units}.",
+                "Conv1D: each group has as many features and units as every other.",
+                "Choose sizes that the groups divide.",
+            )
+
+    @property
+    def channels(self) -> int:
+        """How many features one output sees: those of its group."""
+        return self.features // self.groups
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Norm(Spec):
     """What the normalisations have; use ``BatchNorm`` or ``LayerNorm``."""
 
@@ -360,24 +429,31 @@ class Norm(Spec):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class BatchNorm(Norm):
-    """Normalisation of each feature over the batch, by moving statistics once trained; counted, and not yet ported.
+    """Normalisation of each feature over the batch, by moving statistics once trained.
 
     Args:
         features: Size of the last axis.
         scale: Whether each feature has a factor (Keras's gamma).
         shift: Whether each feature has a summand (Keras's beta).
         epsilon: What is added to the variance before its root is taken.
+        momentum: How much of the moving statistics a training step keeps; torch's momentum is one minus this.
 
     >>> BatchNorm(50)
     BatchNorm(features=50)
     """
 
+    _: dataclasses.KW_ONLY
+    momentum: float = 0.99
     cell: ClassVar[str] = "batchnorm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_rate("BatchNorm", "momentum", self.momentum)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LayerNorm(Norm):
-    """Normalisation of each sample over its features; counted, and not yet ported. Arguments as of ``BatchNorm``.
+    """Normalisation of each sample over its features. Arguments as of ``BatchNorm``.
 
     >>> LayerNorm(50, shift=False)
     LayerNorm(features=50, shift=False)
@@ -417,16 +493,23 @@ class Input(Spec):
 class Dropout(Spec):
     """Dropout of the numbers that pass, in training only.
 
+    Args:
+        rate: The share that is dropped.
+        whole: Whether a feature is dropped at all steps of a sequence or at none, and not number by number.
+
     >>> Dropout(0.2)
     Dropout(rate=0.2)
     """
 
     rate: float
+    _: dataclasses.KW_ONLY
+    whole: bool = False
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_rate("Dropout", "rate", self.rate)
+        _check_flag("Dropout", "whole", self.whole)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -503,6 +586,44 @@ class Merge(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Compare(Spec):
+    """Compares each number with one: what comes out is a mask, to which no mask belongs.
+
+    ``not`` is a test for equality with 0, "is any feature …" a test over the features; two masks are joined by
+    ``Merge("min")`` (and) or ``Merge("max")`` (or).
+
+    Args:
+        test: How: ``"not_equal"``, ``"equal"``, ``"greater"``, ``"greater_equal"``, ``"less"``, ``"less_equal"``.
+        value: With what.
+        over: Whether ``"any"`` or ``"all"`` of the last axis must pass, which is gone then; None to keep each.
+
+    >>> Compare(over="any")
+    Compare(over='any')
+    """
+
+    test: str = "not_equal"
+    value: float = 0
+    _: dataclasses.KW_ONLY
+    over: str | None = None
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("Compare", "test", self.test, TESTS)
+        _check_choice("Compare", "over", self.over, (None, "any", "all"))
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise SpecError(
+                f"value={self.value!r} is no number.", "Compare: it compares with a number.", "Give value=0, say."
+            )
+
+    @property
+    def opposite(self) -> Compare:
+        """The test that passes where this one does not."""
+        place = TESTS.index(self.test)
+        return Compare(OPPOSITES[place], self.value, over={"any": "all", "all": "any"}.get(str(self.over)))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Flip(Spec):
     """Turns a sequence round, its first step last.
 
@@ -527,20 +648,161 @@ class Flip(Spec):
         _check_flag("Flip", "mask", self.mask)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Pool(Spec):
+    """Makes one step of several: the largest value of each feature, or their mean.
+
+    Steps that are padded take no part. A mask is followed by the mean over all steps alone, as in Keras, and by none of
+    the others.
+
+    Args:
+        pool: ``"max"`` or ``"mean"``.
+        size: Of how many steps; None for all of them.
+        strides: How many steps the window moves on; None for its size.
+        padding: What stands in for steps beyond the ends: ``"valid"`` or ``"same"``.
+        keep: Whether the one step of a pool over all keeps its time axis.
+
+    >>> Pool("max", 2), Pool("mean")
+    (Pool(pool='max', size=2), Pool(pool='mean'))
+    """
+
+    pool: str
+    size: int | None = None
+    _: dataclasses.KW_ONLY
+    strides: int | None = None
+    padding: str = "valid"
+    keep: bool = False
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("Pool", "pool", self.pool, ("max", "mean"))
+        for name in ("size", "strides"):
+            if getattr(self, name) is not None:
+                _check_size("Pool", name, getattr(self, name))
+        _check_choice("Pool", "padding", self.padding, PADDINGS[:2])
+        _check_flag("Pool", "keep", self.keep)
+
+    @property
+    def moves(self) -> int:
+        """How many steps the window moves on; of a pool over all 1."""
+        return self.strides or self.size or 1
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Reshape(Spec):
+    """Lays the numbers of each sample out in another shape.
+
+    Args:
+        shape: Lengths of the axes behind the batch; one may be -1, which takes what is left.
+
+    >>> Reshape((-1,))                                 # Keras's Flatten
+    Reshape(shape=(-1,))
+    """
+
+    shape: tuple[int, ...]
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for size in self.shape:
+            if size != -1:
+                _check_size("Reshape", "shape", size)
+        if self.shape.count(-1) > 1:
+            raise SpecError(
+                f"shape={self.shape} leaves two lengths open.", "Reshape: one may be -1.", "Give the others as numbers."
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Repeat(Spec):
+    """Makes a sequence of one step, the same at all times.
+
+    >>> Repeat(3)
+    Repeat(times=3)
+    """
+
+    times: int
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_size("Repeat", "times", self.times)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Pad(Spec):
+    """Puts steps of zeros before a sequence, and behind it.
+
+    Args:
+        steps: How many, before and behind.
+
+    >>> Pad((1, 2))
+    Pad(steps=(1, 2))
+    """
+
+    steps: tuple[int, int]
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.steps) != 2:
+            raise SpecError(f"steps={self.steps!r} are not two.", "Pad: (before, behind).", "Give steps=(1, 1), say.")
+        for size in self.steps:
+            if size != 0:
+                _check_size("Pad", "steps", size)
+
+
 KINDS: dict[str, type[Spec]] = {
-    kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm)
+    kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D)
 }
 """The kinds of layer that have weights, by the name of their class."""
 
 WEIGHTLESS: dict[str, type[Spec]] = {
-    kind.__name__: kind for kind in (Input, Constant, Dropout, Activation, Masking, Merge, Flip)
+    kind.__name__: kind
+    for kind in (Input, Constant, Dropout, Activation, Masking, Merge, Compare, Flip, Pool, Reshape, Repeat, Pad)
 }
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
+
+
+def window(spec: Conv1D | Pool, steps: int) -> tuple[int, int, int]:
+    """Return how many steps a window gives of so many, and how many are padded before them and behind.
+
+    What is padded on both sides is one more behind where it is odd, as TensorFlow has it.
+
+    >>> window(Conv1D(3, 5, 4, padding="same"), 7), window(Conv1D(3, 5, 4, padding="causal"), 7)
+    ((7, 1, 2), (7, 3, 0))
+    """
+    if isinstance(spec, Conv1D):
+        reach, moves = 1 + spec.dilation * (spec.width - 1), spec.strides
+    else:
+        reach, moves = spec.size or steps, spec.moves
+    if spec.padding == "same":
+        given = -(-steps // moves)
+        padded = max(0, (given - 1) * moves + reach - steps)
+        return given, padded // 2, padded - padded // 2
+    before = reach - 1 if spec.padding == "causal" else 0
+    return max(0, (steps + before - reach) // moves + 1), before, 0
 
 
 def outputs_of(spec: Spec) -> tuple[str, ...]:
     """Return the names of what a layer gives, in order."""
     return spec.outputs if isinstance(spec, Recurrent) else ("output",)
+
+
+def is_one_cell(one: Spec, other: Spec) -> bool:
+    """Say whether two layers may run one cell, or be one.
+
+    >>> is_one_cell(LSTM(3, 5), LSTM(3, 5, go_backwards=True)), is_one_cell(LSTM(3, 5), LSTM(3, 5, bias=False))
+    (True, False)
+    """
+    if one == other or not isinstance(one, Recurrent) or type(one) is not type(other):
+        return one == other
+    return one.directions == one.layers == 1 and one.replace(**{name: getattr(other, name) for name in RUN}) == other
 
 
 def is_state(spec: Spec, number: int) -> bool:

@@ -1,0 +1,476 @@
+"""Layers between recurrent ones: normalisations, convolutions, pools and shapes; expected numbers are Keras's own."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import random_models
+
+import gatewise as gw
+from gatewise.arrays.network import unstacked, walk
+from gatewise.arrays.reference import run
+from gatewise.core.spec import BatchNorm, Conv1D, LayerNorm, Pool, window
+from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
+from gatewise.pairing import units
+from gatewise.parity import side
+from gatewise.registry import owner
+
+TOLERANCE = {"float32": 3e-5, "float64": 1e-9}
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not support masking")
+pick = random_models.pick
+
+
+def outputs(obj, arrays):
+    return owner(obj)[1].call(obj, arrays)
+
+
+def by_reference(obj, arrays):
+    """Run what an object is by the NumPy cells, with its own weights."""
+    one = side(obj)
+    return walk(unstacked(one.network)[0], {unit.name: unit.weights for unit in units(one)}, arrays)
+
+
+def assert_same(ours, theirs, dtype):
+    assert [each.shape for each in ours] == [each.shape for each in theirs]
+    for mine, yours in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(yours, mine, atol=TOLERANCE[dtype] * max(1, np.nanmax(np.abs(mine), initial=0)))
+
+
+def chain(keras, shape, *layers, dtype="float32", seed=0, kind=None):
+    model = keras.Sequential([keras.Input(shape, dtype=kind or dtype), *layers])
+    return random_models.fill(model, np.random.default_rng(seed))
+
+
+def masked_inputs(rng, batch, steps, width, dtype):
+    array = rng.normal(size=(batch, steps, width)).astype(dtype)
+    array[0, steps - 2 :] = array[-1, 1] = 0
+    return array
+
+
+# name → a layer with random options; (keras.layers, rng, dtype)
+DRAWS = {
+    "batch": lambda layers, rng, **d: layers.BatchNormalization(
+        epsilon=pick(rng, 1e-3, 1e-5, 0.1), center=rng.random() < 0.7, scale=rng.random() < 0.7, **d
+    ),
+    "sample": lambda layers, rng, **d: layers.LayerNormalization(
+        epsilon=pick(rng, 1e-3, 1e-6, 0.1), center=rng.random() < 0.7, scale=rng.random() < 0.7, **d
+    ),
+    "convolution": lambda layers, rng, **d: layers.Conv1D(
+        4,
+        pick(rng, 1, 2, 3, 4),
+        padding=pick(rng, "valid", "same", "causal"),
+        groups=pick(rng, 1, 2, 4),
+        activation=pick(rng, None, "relu", "softmax", "tanh"),
+        use_bias=rng.random() < 0.8,
+        **pick(rng, {"strides": 2}, {"strides": 3}, {"dilation_rate": 2}, {}),
+        **d,
+    ),
+    "max": lambda layers, rng, **d: layers.MaxPooling1D(
+        pick(rng, 1, 2, 3, 4), pick(rng, None, 1, 2, 5), padding=pick(rng, "valid", "same"), **d
+    ),
+    "mean": lambda layers, rng, **d: layers.AveragePooling1D(
+        pick(rng, 1, 2, 3, 4), pick(rng, None, 1, 2, 5), padding=pick(rng, "valid", "same"), **d
+    ),
+    "max of all": lambda layers, rng, **d: layers.GlobalMaxPooling1D(keepdims=bool(rng.random() < 0.5), **d),
+    "mean of all": lambda layers, rng, **d: layers.GlobalAveragePooling1D(keepdims=bool(rng.random() < 0.5), **d),
+    "spatial": lambda layers, rng, **d: layers.SpatialDropout1D(0.4, **d),
+    "padding": lambda layers, rng, **d: layers.ZeroPadding1D(pick(rng, 1, (0, 2), (3, 1)), **d),
+}
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("name", DRAWS)
+def test_each_kind_between_recurrent_layers(keras, torch, name, masked):
+    """Keras's outputs come out of the port, of the way back, and of the reference; under a mask, too."""
+    layers = keras.layers
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        dtype = "float64" if seed % 2 else "float32"
+        source = keras.Input((pick(rng, None, 11), 3), dtype=dtype)
+        x = layers.Masking(dtype=dtype)(source) if masked else source
+        x = layers.GRU(4, return_sequences=True, dtype=dtype)(x)
+        x = DRAWS[name](layers, rng, dtype=dtype)(x)
+        if len(x.shape) == 3:  # what is left of the mask shows here
+            x = layers.LSTM(3, return_sequences=True, dtype=dtype)(x)
+        model = random_models.fill(keras.Model(source, x), rng)
+        arrays = [masked_inputs(rng, 3, 11, 3, dtype)]
+        ours = outputs(model, arrays)
+        there = gw.port(model, "torch")
+        back = gw.port(there, "keras")
+        assert_same(ours, outputs(there, arrays), dtype)
+        assert_same(ours, outputs(back, arrays), dtype)
+        assert_same(ours, by_reference(model, arrays), dtype)
+        assert gw.describe(back) == gw.describe(model)
+        assert all(map(np.array_equal, model.get_weights(), back.get_weights()))
+
+
+def test_shapes_there_and_back(keras, torch):
+    layers = keras.layers
+    model = chain(
+        keras,
+        (6, 4),
+        layers.Conv1D(3, 2),
+        layers.Flatten(),
+        layers.Dense(4),
+        layers.BatchNormalization(),
+        layers.RepeatVector(5),
+        layers.LSTM(6, return_sequences=True),
+        layers.Reshape((3, -1, 2)),
+        layers.Reshape((15, 2)),
+    )
+    parity = gw.verify(model, there := gw.port(model, "torch"))
+    assert parity.passed, parity
+    back = gw.port(there, "keras")
+    assert [type(layer) for layer in back.layers[1:]] == [type(layer) for layer in model.layers]
+    assert gw.verify(there, back).passed
+
+
+def test_a_convolution_of_each_outer_step(keras, torch):
+    """The usual way to read a long sequence in parts."""
+    layers = keras.layers
+    inner = (
+        layers.Conv1D(4, 3, activation="relu"),
+        layers.MaxPooling1D(2),
+        layers.BatchNormalization(),
+        layers.Flatten(),
+    )
+    model = chain(keras, (None, 8, 2), *map(layers.TimeDistributed, inner), layers.LSTM(3), layers.Dense(1))
+    assert gw.verify(model, gw.port(model, "torch")).verdict != "failed"
+    arrays = [np.random.default_rng(1).normal(size=(2, 3, 8, 2)).astype("float32")]
+    there = gw.port(model, "torch")
+    assert_same(outputs(model, arrays), outputs(there, arrays), "float32")
+    assert_same(outputs(model, arrays), outputs(gw.port(there, "keras"), arrays), "float32")
+
+
+def test_a_mask_of_tokens_goes_through_what_lets_it_through(keras, torch):
+    layers = keras.layers
+    for between in (layers.SpatialDropout1D(0.2), layers.LayerNormalization(), layers.Conv1D(5, 2, padding="same")):
+        table = layers.Embedding(9, 5, mask_zero=True)
+        model = chain(keras, (None,), table, between, layers.LSTM(3), kind="int32")
+        arrays = [np.array([[3, 1, 0, 0, 0], [2, 0, 4, 8, 1]], "int32")]
+        assert_same(outputs(model, arrays), outputs(gw.port(model, "torch"), arrays), "float32")
+
+
+# ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3)], ids=["2 axes", "3 axes"])
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_batch_normalisation_trains_as_in_keras(keras, torch, shape, masked):
+    """Outputs and moving statistics, batch after batch: Keras's variance is biased, and torch's is not."""
+    if masked and len(shape) == 1:
+        pytest.skip("a mask needs steps")
+    layers = keras.layers
+    norm = layers.BatchNormalization(momentum=0.8, epsilon=1e-2, dtype="float64")
+    before = [layers.Masking(dtype="float64")] if masked else []
+    model = chain(keras, shape, *before, norm, dtype="float64")
+    there = gw.port(model, "torch").train()
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        given = masked_inputs(rng, 4, 5, 3, "float64") if len(shape) > 1 else rng.normal(size=(4, 3))
+        ours = np.asarray(model(given, training=True))
+        np.testing.assert_allclose(there(torch.tensor(given)).detach().numpy(), ours, atol=1e-9)
+    module = there.native(norm.name)
+    np.testing.assert_allclose(module.running_mean.numpy(), np.asarray(norm.moving_mean), atol=1e-9)
+    np.testing.assert_allclose(module.running_var.numpy(), np.asarray(norm.moving_variance), atol=1e-9)
+    plain = torch.nn.BatchNorm1d(3, 1e-2, 0.2, dtype=torch.float64)
+    plain(torch.tensor(given).reshape(-1, 3))
+    biased = np.var(given.reshape(-1, 3), 0) * 0.2 + 0.8
+    assert not np.allclose(plain.running_var.numpy(), biased)  # so nn.BatchNorm1d would not have done
+
+
+def test_batch_normalisation_of_each_step_trains_step_by_step(keras, torch):
+    layers = keras.layers
+    norm = layers.TimeDistributed(layers.BatchNormalization(momentum=0.5, dtype="float64"), dtype="float64")
+    model = chain(keras, (4, 3), norm, dtype="float64")
+    there = gw.port(model, "torch").train()
+    given = np.random.default_rng(0).normal(size=(3, 4, 3))
+    ours = np.asarray(model(given, training=True))
+    np.testing.assert_allclose(there(torch.tensor(given)).detach().numpy(), ours, atol=1e-9)
+    module = there.native(norm.layer.name if hasattr(there, norm.layer.name) else gw.describe(model).layers[-1].name)
+    np.testing.assert_allclose(module.running_var.numpy(), np.asarray(norm.layer.moving_variance), atol=1e-9)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_frozen_batch_normalisation_is_run_as_at_inference(keras, torch, tmp_path, affine):
+    norm = keras.layers.BatchNormalization(center=affine, scale=affine)
+    model = chain(keras, (5, 3), norm, keras.layers.LSTM(4))
+    norm.trainable = False
+    there = gw.port(model, "torch")
+    gw.save(there, tmp_path / "frozen.safetensors")
+    given = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    ours = np.asarray(model(given, training=True))
+    for module in (there, gw.load(tmp_path / "frozen.safetensors"), copy.deepcopy(there)):
+        module.train()
+        np.testing.assert_allclose(module(torch.tensor(given)).detach().numpy(), ours, atol=1e-6)
+        assert module.native(norm.name).frozen
+        assert not gw.port(module.eval(), "keras").get_layer(norm.name).trainable
+    trained = gw.port(chain(keras, (5, 3), keras.layers.BatchNormalization(name="norm")), "torch")
+    assert not trained.native("norm").frozen
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+    assert gw.port(trained, "keras").get_layer("norm").trainable
+
+
+def test_training_goes_on_alike(keras, torch):
+    layers = keras.layers
+    between = layers.Conv1D(5, 3, padding="causal"), layers.LayerNormalization(), layers.BatchNormalization()
+    model = chain(keras, (8, 3), *between, layers.MaxPooling1D(2), layers.LSTM(4), layers.Dense(2))
+    parity = gw.verify(model, gw.port(model, "torch"), gradients=True, training_steps=5)
+    assert parity.passed, parity
+    compared = {(each.layer, each.tensor) for each in parity.gradients}
+    assert {(layer.name, part) for layer in between[1:] for part in ("scale", "shift")} <= compared
+    assert {(between[0].name, "kernel"), (between[0].name, "bias")} <= compared
+    assert not any(part in ("mean", "variance") for _, part in compared)  # no gradient moves them
+    assert any("moving statistics" in word for word in parity.training.words)
+
+
+def test_regularisers_and_constraints_go_along(keras, torch):
+    from gatewise_torch import constrain, penalty
+
+    layers = keras.layers
+    conv = layers.Conv1D(4, 3, kernel_regularizer="l1", bias_regularizer="l2", kernel_constraint="max_norm")
+    norms = layers.LayerNormalization(gamma_regularizer="l2"), layers.BatchNormalization(beta_constraint="non_neg")
+    model = chain(keras, (8, 3), conv, *norms)
+    there = gw.port(model, "torch")
+    np.testing.assert_allclose(penalty(there).item(), float(sum(model.losses)), rtol=1e-5)
+    constrain(there)
+    for variable in model.trainable_variables:
+        if variable.constraint is not None:
+            variable.assign(variable.constraint(variable))
+    parity = gw.verify(model, there)
+    assert parity.verdict != "failed", parity
+    back = gw.port(there, "keras")
+    np.testing.assert_allclose(float(sum(back.losses)), float(sum(model.losses)), rtol=1e-5)
+
+
+# ── mistakes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def exchange(torch, module):
+    with torch.no_grad():
+        mean = module.running_mean.clone()
+        module.running_mean.copy_(module.running_var)
+        module.running_var.copy_(mean.abs())
+
+
+def wrong(torch, module, mistake):
+    """Make a mistake in a copy of a port."""
+    made = copy.deepcopy(module)
+    layers = {layer.spec.cell or type(layer.spec).__name__: layer for layer in made.network.layers}
+
+    def change(kind, **options):
+        layer = layers[kind]
+        object.__setattr__(layer, "spec", layer.spec.replace(**options))
+
+    native = {kind: made.native(layer.name) for kind, layer in layers.items() if kind not in ("", "Input")}
+    if mistake == "statistics exchanged":
+        exchange(torch, native["batchnorm"])
+    elif mistake == "epsilon of torch":
+        native["batchnorm"].epsilon = 1e-5
+    elif mistake == "epsilon of the layer's":
+        native["layernorm"].eps = 1e-5
+    elif mistake == "kernel read backwards":
+        with torch.no_grad():
+            native["conv1d"].weight.copy_(native["conv1d"].weight.flip(-1))
+    elif mistake == "other side padded":
+        change("conv1d", padding="causal")
+    elif mistake == "padding counted":
+        change("Pool", pool="max")
+    elif mistake == "scale forgotten":
+        with torch.no_grad():
+            native["layernorm"].weight.fill_(1)
+    return made
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "statistics exchanged",
+        "epsilon of torch",
+        "epsilon of the layer's",
+        "kernel read backwards",
+        "other side padded",
+        "padding counted",
+        "scale forgotten",
+    ],
+)
+def test_mistakes_are_seen(keras, torch, mistake):
+    layers = keras.layers
+    model = chain(
+        keras,
+        (9, 3),
+        layers.Conv1D(4, 3, padding="same"),
+        layers.BatchNormalization(epsilon=0.02),
+        layers.AveragePooling1D(2, padding="same"),
+        layers.LayerNormalization(epsilon=0.02),
+        layers.LSTM(4, return_sequences=True),
+    )
+    there = gw.port(model, "torch")
+    assert gw.verify(model, there).passed
+    assert gw.verify(model, wrong(torch, there, mistake)).verdict == "failed"
+
+
+def test_verify_plants_mistakes_of_these_kinds(keras, torch):
+    layers = keras.layers
+    model = chain(keras, (9, 3), layers.Conv1D(4, 3, padding="same"), layers.BatchNormalization(), layers.LSTM(4))
+    planted = {each.mistake for each in gw.verify(model, gw.port(model, "torch")).planted}
+    assert planted >= {"mean and variance exchanged", "padding causal for same", "bias dropped"}
+
+
+def test_steps_that_are_alike_have_no_direction(keras, torch):
+    layers = keras.layers
+    model = chain(keras, (3,), layers.RepeatVector(4), layers.Dropout(0.1), layers.LSTM(3, return_sequences=True))
+    parity = gw.verify(model, gw.port(model, "torch"))
+    assert parity.passed, parity
+    assert not any("other end" in each.mistake for each in parity.planted)
+
+
+def test_windows_of_unknown_length_are_fed_enough_steps(keras, torch):
+    layers = keras.layers
+    model = chain(keras, (None, 3), layers.Conv1D(4, 9), layers.MaxPooling1D(3), layers.LSTM(3))
+    parity = gw.verify(model, gw.port(model, "torch"))
+    assert parity.passed, parity
+
+
+# ── files, bare layers, counts ──────────────────────────────────────────────────────────────────────────────────
+
+
+def every_kind(keras):
+    layers = keras.layers
+    return chain(
+        keras,
+        (9, 4),
+        layers.Conv1D(6, 3, padding="causal", groups=2, activation="relu"),
+        layers.BatchNormalization(momentum=0.9, center=False),
+        layers.MaxPooling1D(2),
+        layers.LayerNormalization(scale=False),
+        layers.LSTM(4, return_sequences=True),
+        layers.LayerNormalization(center=False, scale=False),
+        layers.GlobalAveragePooling1D(),
+    )
+
+
+def test_files(keras, torch, tmp_path):
+    model = every_kind(keras)
+    model.save(tmp_path / "model.keras")
+    gw.port_file(tmp_path / "model.keras", tmp_path / "model.safetensors")
+    there = gw.load(tmp_path / "model.safetensors")
+    gw.port_file(tmp_path / "model.safetensors", tmp_path / "back.keras")
+    back = gw.load(tmp_path / "back.keras")
+    given = [np.random.default_rng(0).normal(size=(3, 9, 4)).astype("float32")]
+    for other in (there, back, gw.load(tmp_path / "model.safetensors", to="keras")):
+        assert_same(outputs(model, given), outputs(other, given), "float32")
+    assert gw.describe(back) == gw.describe(model)
+    assert all(map(np.array_equal, model.get_weights(), back.get_weights()))
+
+
+def test_what_differs_is_explained(keras, torch):
+    model = every_kind(keras)
+    told = gw.explain(model, gw.port(model, "torch"))
+    assert {cause.name: cause.parameters for cause in told.causes} == {"second bias": 16, "moving statistics": -12}
+    assert sum(cause.parameters for cause in told.causes) == told.difference
+
+
+@pytest.mark.parametrize("kind", ["BatchNormalization", "LayerNormalization", "Conv1D"])
+def test_bare_layers(keras, torch, kind):
+    made = getattr(keras.layers, kind)(*((4, 3) if kind == "Conv1D" else ()))
+    made.build((None, 5, 3))
+    random_models.fill(made, np.random.default_rng(0))
+    there = gw.port(made, "torch")
+    assert gw.verify(made, there).passed
+    back = gw.port(there, "keras")
+    assert gw.verify(there, back).passed
+    if kind != "Conv1D":
+        assert type(there).__name__ == {"BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm"}[kind]
+        assert type(back) is type(made)
+
+
+def test_a_layer_norm_of_torch_goes_to_keras(keras, torch):
+    module = torch.nn.LayerNorm(4, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(4))
+    made = gw.port(module, "keras")
+    assert type(made).__name__ == "LayerNormalization"
+    assert gw.verify(module, made).passed
+    for other in (torch.nn.BatchNorm1d(3), torch.nn.Conv1d(3, 3, 2)):
+        with pytest.raises(UnsupportedModelError, match="features second"):
+            gw.port(other, "keras")
+
+
+@pytest.mark.parametrize(
+    ("spec", "classes"),
+    [
+        (BatchNorm(5), ("BatchNormalization", "BatchNorm1d")),
+        (LayerNorm(5), ("LayerNormalization", "LayerNorm")),
+        (Conv1D(4, 6, 3, groups=2), ("Conv1D", "Conv1d")),
+    ],
+)
+def test_built_layers_have_drawn_weights(keras, torch, spec, classes):
+    made = [gw.build(spec, name, seed=1) for name in ("keras", "torch")]
+    assert tuple(type(each).__name__ for each in made) == classes
+    ours, theirs = (owner(each)[1].read(each) for each in made)
+    moved = gw.mapping(spec, "keras", "torch").apply(ours)
+    assert moved.keys() == theirs.keys()
+    assert all(np.array_equal(moved[name], theirs[name].astype(moved[name].dtype)) for name in moved)
+
+
+def test_counts_of_a_convolution():
+    spec = Conv1D(features=8, units=6, width=3)
+    assert gw.count(spec, "keras").total == gw.count(spec, "torch").total == 3 * 8 * 6 + 6
+    assert [term.formula for term in gw.count(spec, "keras").terms] == ["units·features·width", "units"]
+    [kernel, _] = gw.count(spec.replace(groups=2), "torch").terms
+    assert (kernel.shape, kernel.formula, kernel.arithmetic) == ((6, 4, 3), "units·channels·width", "6·4·3")
+    plan = gw.mapping(spec, "keras", "torch")
+    assert plan.verdict == "exact"
+    assert plan.proof().passed
+
+
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REFUSED = {
+    "an axis of a batch": (lambda layers: layers.BatchNormalization(axis=1, name="n"), "axis=1"),
+    "an axis of a sample": (lambda layers: layers.LayerNormalization(axis=1, name="n"), r"axis=\[1\]"),
+    "two axes": (lambda layers: layers.LayerNormalization(axis=(1, 2), name="n"), r"axis=\[1, 2\]"),
+    "renormalisation": (lambda layers: layers.BatchNormalization(renorm=True, name="n"), "renorm=True"),
+    "channels first": (lambda layers: layers.MaxPooling1D(data_format="channels_first", name="n"), "data_format"),
+    "root mean square": (lambda layers: layers.LayerNormalization(rms_scaling=True, name="n"), "rms_scaling=True"),
+    "other axes": (lambda layers: layers.Permute((2, 1), name="n"), "Permute"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_is_named(keras, torch, case):
+    make, named = REFUSED[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = chain(keras, (5, 3), make(keras.layers), keras.layers.LSTM(2))
+    with pytest.raises(UnsupportedModelError, match=named) as caught:
+        gw.port(model, "torch")
+    assert "'n'" in str(caught.value)
+    assert "Hint" in str(caught.value)
+
+
+def test_options_are_checked():
+    for options in ({"width": 0}, {"padding": "full"}, {"groups": 2}, {"strides": 0}, {"dilation": 1.5}):
+        with pytest.raises(SpecError, match=next(iter(options))):
+            Conv1D(3, 4, **{"width": 2, **options})
+    with pytest.raises(SpecError, match="momentum"):
+        BatchNorm(3, momentum=2)
+    with pytest.raises(SpecError, match="pool"):
+        Pool("least")
+    with pytest.raises(ShapeError, match="fewer than one window"):
+        run(Conv1D(1, 1, 4), {}, np.zeros((1, 3, 1)))
+
+
+def test_windows_are_those_of_keras(keras):
+    """How many steps come out of so many, for every padding."""
+    for width in range(1, 5):
+        for strides, dilation in ((1, 1), (2, 1), (3, 1), (1, 2)):
+            for padding in ("valid", "same", "causal"):
+                layer = keras.layers.Conv1D(1, width, strides, padding, dilation_rate=dilation)
+                for steps in range(1 + dilation * (width - 1), 12):
+                    spec = Conv1D(1, 1, width, strides=strides, padding=padding, dilation=dilation)
+                    assert window(spec, steps)[0] == layer.compute_output_shape((1, steps, 1))[1]
