@@ -157,12 +157,11 @@ def test_a_mask_of_tokens_goes_through_what_lets_it_through(keras, torch):
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("shape", [(3,), (5, 3)], ids=["2 axes", "3 axes"])
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(
+    ("shape", "masked"), [((3,), False), ((5, 3), False), ((5, 3), True)], ids=["2 axes", "3 axes", "3 axes, masked"]
+)
 def test_batch_normalisation_trains_as_in_keras(keras, torch, shape, masked):
     """Outputs and moving statistics, batch after batch: Keras's variance is biased, and torch's is not."""
-    if masked and len(shape) == 1:
-        pytest.skip("a mask needs steps")
     layers = keras.layers
     norm = layers.BatchNormalization(momentum=0.8, epsilon=1e-2, dtype="float64")
     before = [layers.Masking(dtype="float64")] if masked else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -138,11 +139,94 @@ def test_random_general_layer(keras, torch, seed):
     check_general(torch, seed)
 
 
+def draw_chain(torch, rng):
+    """Return a random ``nn.Sequential``, and what to feed it."""
+    import gatewise_torch
+
+    nn, size, sequence = torch.nn, 3, True
+    given = rng.normal(size=(2, int(rng.integers(2, 6)), size))
+    modules = []
+    if chance(rng, 0.3):
+        modules, given = [nn.Embedding(7, size)], rng.integers(0, 7, given.shape[:2])
+    for _ in range(int(rng.integers(1, 5))):
+        units = int(rng.integers(2, 6))
+        kind = pick(rng, ("Linear", "LayerNorm", "Dropout", "activation", "nested", "LSTM", "GRU", "RNN"))
+        if kind == "Linear":
+            modules.append(nn.Linear(size, units, bias=chance(rng, 0.7)))
+        elif kind == "nested":
+            modules.append(nn.Sequential(nn.Linear(size, units), nn.Identity(), nn.Tanh()))
+        elif kind == "LayerNorm":
+            modules.append(nn.LayerNorm(size, elementwise_affine=chance(rng, 0.7)))
+        elif kind == "Dropout":
+            modules.append(nn.Dropout(0.4))
+        elif kind == "activation":
+            modules.append(pick(rng, (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.ReLU6, nn.ELU))())
+        elif sequence:
+            sequence = chance(rng, 0.7)
+            options = {"batch_first": True, "return_state": False, "return_sequences": sequence}
+            modules.append(getattr(gatewise_torch, kind)(size, units, bidirectional=chance(rng, 0.3), **options))
+            units *= modules[-1].directions
+        if kind in ("Linear", "nested") or hasattr(modules[-1], "directions"):
+            size = units
+    if sequence and chance(rng, 0.5):
+        modules.append(nn.LSTM(size, 3, batch_first=True, num_layers=2))
+    if not any(True for module in modules for _ in module.parameters()):
+        modules.append(nn.Linear(size, 2))
+    module = nn.Sequential(*modules).double()
+    [first, *_] = [each for each in module.modules() if list(each.parameters(recurse=False))] or [None]
+    if isinstance(first, nn.Linear) and not any(hasattr(each, "num_layers") for each in modules):
+        given = given[:, 0]  # a model of Keras says how many axes it reads, and without recurrent layers these are two
+    return module, given
+
+
+def check_chain(torch, seed):
+    rng = np.random.default_rng(seed)
+    module, given = draw_chain(torch, rng)
+    fill(torch, module, rng)
+    model = gw.port(module, to="keras")
+    again = gw.port(model, to="torch")
+    ours = outputs(module, [given])
+    assert_same(ours, outputs(model, [given]))
+    assert_same(ours, outputs(again, [given]))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_chain(keras, torch, seed):
+    check_chain(torch, seed)
+
+
+def test_a_module_that_stands_twice_in_a_chain_has_its_weights_once(keras, torch):
+    one = torch.nn.Linear(3, 3)
+    module = fill(torch, torch.nn.Sequential(one, torch.nn.Tanh(), one).double(), np.random.default_rng(0))
+    model = assert_there_and_back(module, [np.random.default_rng(1).normal(size=(2, 3))])
+    assert model.count_params() == 12
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda nn: [nn.Dropout(0.1)], "no module in it says how large its input is"),
+        (lambda nn: [nn.LSTM(3, 4), nn.Tanh()], "module 0 of an nn.Sequential and not batch_first"),
+        (lambda nn: [nn.LSTM(3, 4, batch_first=True), nn.Tanh()], "more than the next one can read"),
+        (lambda nn: [nn.Linear(3, 4), nn.LeakyReLU()], "negative_slope=0.01, and leaky_relu in Keras is"),
+        (lambda nn: [nn.Linear(3, 4), nn.Softmax(1)], "dim=1, and softmax in Keras is dim=-1"),
+        (
+            lambda nn: [nn.Linear(3, 4), nn.Sequential(nn.LSTMCell(4, 5))],
+            "module 1.0 of an nn.Sequential, and one step",
+        ),
+    ],
+)
+def test_chains_refused_by_name(torch, make, words):
+    with pytest.raises(UnsupportedModelError, match=re.escape(words)):
+        gw.port(torch.nn.Sequential(*make(torch.nn)), to="keras")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1000, 1400))
 def test_random_layer_long(keras, torch, seed):
     check_plain(torch, seed)
     check_general(torch, seed)
+    check_chain(torch, seed)
 
 
 @pytest.mark.parametrize(

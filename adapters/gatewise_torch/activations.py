@@ -240,6 +240,8 @@ class _Guarded:
             raise self._error(
                 f"made {met} of shape {tuple(x.shape)}.", "An activation keeps the shape of its argument."
             )
+        if y.dtype != x.dtype:
+            raise self._error(f"made {y.dtype} of {x.dtype}.", "Return y.to(x.dtype).")
         if x.requires_grad and not y.requires_grad and torch.is_grad_enabled():
             raise self._error(
                 "has no gradient.",

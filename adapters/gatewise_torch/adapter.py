@@ -9,7 +9,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,14 +21,17 @@ from gatewise.core.spec import (
     GRU,
     LSTM,
     RNN,
+    Activation,
     BatchNorm,
     Constant,
     Dense,
+    Dropout,
     Embedding,
     Input,
     LayerNorm,
     Recurrent,
     Spec,
+    outputs_of,
 )
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
@@ -39,6 +42,38 @@ if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory
 
 KINDS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+
+ACTIVATION_MODULES = {
+    "CELU": "celu",
+    "ELU": "elu",
+    "GELU": "gelu",
+    "Hardshrink": "hard_shrink",
+    "Hardsigmoid": "hard_sigmoid",
+    "Hardswish": "hard_silu",
+    "Hardtanh": "hard_tanh",
+    "LeakyReLU": "leaky_relu",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+    "Mish": "mish",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SELU": "selu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Softshrink": "soft_shrink",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+    "Tanhshrink": "tanh_shrink",
+}
+"""Class of ``torch.nn`` → the activation that it applies, where its options are the usual ones."""
+
+NEEDED: dict[str, dict[str, object]] = {
+    "softmax": {"dim": -1},
+    "log_softmax": {"dim": -1},
+    "leaky_relu": {"negative_slope": 0.2},
+}
+"""Activation → options that make such a module what the activation is, where the usual ones of torch do not."""
 
 ADAMS = {"epsilon": "torch.optim.Adam", "epsilon-hat": "gatewise_torch.KerasAdam"}
 """The rules of Adam that there are here, by where epsilon stands, and what follows them; first the framework's own."""
@@ -194,6 +229,8 @@ def describe(obj: Any) -> Network:
         )
     if isinstance(obj, Model):
         return _with_frozen(obj)
+    if is_chain(obj):
+        return chain(obj)[0]
     name, trainable = type(obj).__name__.lower(), any(parameter.requires_grad for parameter in obj.parameters())
     if type(obj) in (nn.LSTM, nn.GRU, nn.RNN) or is_general(obj):
         spec = recurrent_spec(obj)
@@ -227,13 +264,93 @@ def describe(obj: Any) -> Network:
     raise _refusal(obj, why)
 
 
+def is_chain(obj: Any) -> bool:
+    """Say whether an object is torch's own ``nn.Sequential``."""
+    from torch import nn
+
+    return type(obj) is nn.Sequential
+
+
+def chain(obj: Any) -> tuple[Network, dict[str, Any]]:
+    """Return an ``nn.Sequential`` as a network, and the modules of its layers that have weights.
+
+    Raises:
+        UnsupportedModelError: A module in it is not supported, or does not fit its place; it is named.
+    """
+    layers: list[Layer] = []
+    modules: dict[str, Any] = {}
+    source: Input | None = None
+    places = list(_unnested(obj))
+    for place, module in places:
+        name = f"{type(module).__name__}_{place}".lower().replace(".", "_")
+        reads = (layers[-1].name if layers else "input",)
+        spec = _weightless(module)
+        if spec is not None:
+            layers.append(Layer(name, spec, reads))
+            continue
+        own = describe(module)
+        layer = dataclasses.replace(own.layers[-1], name=name, inputs=reads)
+        if isinstance(layer.spec, Recurrent):
+            here = f"it is module {place} of an nn.Sequential"
+            if form(module) == "cell":
+                raise _refusal(module, f"{here}, and one step at a time is no sequence")
+            if not module.batch_first:
+                raise _refusal(
+                    module, f"{here} and not batch_first", "Set batch_first=True; the weights stay as they are."
+                )
+            if len(outputs_of(layer.spec)) > 1 and place != places[-1][0]:
+                way_out = "Use gatewise_torch's layer with return_state=False, which takes the same state dict."
+                raise _refusal(module, f"{here} and gives more than the next one can read, such as states", way_out)
+        first = next((known for known, other in modules.items() if other is module), "")
+        if first:
+            layer = dataclasses.replace(layer, shares=first)
+        else:
+            modules[name] = module
+        if source is None:
+            source = cast(Input, own.layers[0].spec)
+        layers.append(layer)
+    if source is None:
+        raise _refusal(obj, "no module in it says how large its input is", "Put a layer with weights into it.")
+    if any(isinstance(layer.spec, Recurrent) for layer in layers) and not source.integer:
+        source = Input((None, source.shape[-1]), batch=source.batch)
+    return Network((Layer("input", source), *layers)), modules
+
+
+def _unnested(obj: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the modules of an ``nn.Sequential`` by their places, and those of one within it in its place."""
+    from torch import nn
+
+    for name, module in obj._modules.items():  # named_children leaves out one that stands twice
+        if type(module) is nn.Sequential:
+            yield from _unnested(module, f"{before}{name}.")
+        elif type(module) is not nn.Identity:
+            yield before + name, module
+
+
+def _weightless(module: Any) -> Dropout | Activation | None:
+    """Return the spec of a module without weights that works number by number, and of another None."""
+    from torch import nn
+
+    if type(module) is nn.Dropout:
+        return Dropout(float(module.p))
+    name = ACTIVATION_MODULES.get(type(module).__name__)
+    if name is None or type(module).__module__ != "torch.nn.modules.activation":
+        return None
+    usual = {key: value for key, value in vars(type(module)()).items() if not key.startswith("_")}
+    for option, value in (usual | NEEDED.get(name, {})).items():
+        if option not in ("inplace", "training") and getattr(module, option) != value:
+            why = f"it has {option}={getattr(module, option)!r}, and {name} in Keras is {option}={value!r}"
+            raise _refusal(module, why)
+    return Activation(name)
+
+
 def _refusal(
     obj: Any, why: str, way_out: str = "Port its layers one by one, and put them together on the other side."
 ) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"A {type(obj).__name__} is not supported: {why}.",
         "Supported: nn.LSTM, nn.GRU, nn.RNN, their cells, nn.Linear, nn.Embedding, nn.LayerNorm, the layers of "
-        "gatewise_torch, and models that gatewise built.",
+        "gatewise_torch, an nn.Sequential of these with nn.Dropout and activations, and models that gatewise built.",
         way_out,
     )
 
@@ -309,6 +426,8 @@ def recurrent_spec(obj: Any) -> Recurrent:
 def natives(obj: Any) -> dict[str, Any]:
     """Return the layers of an object by the names that ``describe`` gives them."""
     network = describe(obj)
+    if is_chain(obj):
+        return chain(obj)[1]
     if hasattr(obj, "native"):
         return {
             layer.name: obj.native(layer.name)
@@ -365,7 +484,7 @@ def _unread(network: Network) -> Iterator[str]:
 
 def form(obj: Any) -> str:
     """Say how an object is called: as a stack with its states side by side, or as a model."""
-    if hasattr(obj, "native"):
+    if hasattr(obj, "native") or is_chain(obj):
         return "model"
     return "stack" if hasattr(obj, "num_layers") else "cell" if hasattr(obj, "hidden_size") else "layer"
 
@@ -420,23 +539,33 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
 
 def outputs(obj: Any, given: Sequence[torch.Tensor], start: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
     """Return what ``call`` gives, as tensors of the graph; gradients and dropout are as the caller has set them."""
-    from gatewise_torch.model import gather, spread
+    from gatewise_torch.model import gather
 
-    if hasattr(obj, "reset_state"):
-        obj.reset_state()
+    for module in obj if is_chain(obj) else [obj]:
+        if hasattr(module, "reset_state"):
+            module.reset_state()
     if form(obj) == "cell":
         pair = type(obj).__name__ == "LSTMCell"
         new = obj(given[0], None if start is None else tuple(start) if pair else start[0])
         return [new[0], *new] if pair else [new, new]
     if form(obj) != "stack":
         made = obj(*given, **({"states": start} if start is not None else {}))
+        if is_chain(obj):
+            return _flat(made, list(_unnested(obj))[-1][1])
         return made if isinstance(made, list) else [made]
     time_first = not obj.batch_first
     source = given[0].transpose(0, 1) if time_first else given[0]
     made = obj(source, None if start is None else gather(recurrent_spec(obj), start))
-    output, state = made if isinstance(made, tuple) and getattr(obj, "return_state", True) else (made, ())
+    return _flat(made, obj)
+
+
+def _flat(made: Any, module: Any) -> list[torch.Tensor]:
+    """Return what a stack gives as a list, outputs and then states, batch first."""
+    from gatewise_torch.model import spread
+
+    output, state = made if isinstance(made, tuple) and getattr(module, "return_state", True) else (made, ())
     flat = list(output) if isinstance(output, tuple) else [output]
-    if time_first and getattr(obj, "return_sequences", True):
+    if not getattr(module, "batch_first", True) and getattr(module, "return_sequences", True):
         flat = [each.transpose(0, 1) for each in flat]
     return flat + (spread(state) if not isinstance(state, tuple) or state else [])
 
@@ -466,7 +595,8 @@ def twin(obj: Any, dtype: str) -> Any:
 
 def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: where there is one recurrent layer, and no other."""
-    return [isinstance(layer.spec, Recurrent) for layer in describe(obj).layers if layer.spec.cell] == [True]
+    recurrent = [isinstance(layer.spec, Recurrent) for layer in describe(obj).layers if layer.spec.cell]
+    return recurrent == [True] and not is_chain(obj)
 
 
 def dtype_of(obj: Any) -> str:

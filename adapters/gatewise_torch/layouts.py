@@ -197,13 +197,14 @@ LIMITS = (
     Limit("input_dropout, recurrent_dropout", "1, of LSTM and GRU", "theirs", "Keras's drop nothing at that rate."),
     Limit("stateful", "before the first batch", "theirs", "Keras makes the states for one batch size."),
     Limit("a module of your own", "any", "impossible", "Its code cannot be read; port its layers one by one."),
-    Limit("nn.Sequential, nn.Dropout, nn.ReLU, …", "any", "ours", "Port the layers one by one."),
+    Limit("nn.Dropout, nn.ReLU, …", "alone", "impossible", "They have no size; in an nn.Sequential they go along."),
+    Limit("nn.Sequential", "of a recurrent layer that gives its states, not last", "theirs", "torch cannot run it."),
     Limit("max_norm, scale_grad_by_freq", "of nn.Embedding", "theirs", "Keras's Embedding has no such option."),
     Limit(
         "nn.BatchNorm1d, nn.Conv1d",
         "alone",
-        "ours",
-        "Features second: a port, which has them last, is called otherwise.",
+        "theirs",
+        "Features second, where layers of Keras have them last.",
     ),
     Limit("PackedSequence", "any", "theirs", "Keras takes padded sequences with a mask."),
 )

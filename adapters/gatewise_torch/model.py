@@ -334,10 +334,13 @@ def _checked(name: str, spec: Input, value: Any) -> Tensor:
     if isinstance(value, Tensor) and (width is None or value.shape[-1:] == (width,)):
         return value
     met = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+    hint = "Was the model made for other inputs?" if isinstance(value, Tensor) else "Give torch.as_tensor(…)."
+    if isinstance(value, nn.utils.rnn.PackedSequence):
+        hint = "Give what pad_packed_sequence(…, batch_first=True) makes of it, and let the model mask what is padded."
     raise ShapeError(
         f"Input {name!r} {met}.",
         f"It takes a tensor (batch, {', '.join(str(size or 'any') for size in spec.shape)}).",
-        "Was the model made for other inputs?" if isinstance(value, Tensor) else "Give torch.as_tensor(…).",
+        hint,
     )
 
 
