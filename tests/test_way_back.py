@@ -165,17 +165,18 @@ def draw_chain(torch, rng):
             sequence = chance(rng, 0.7)
             options = {"batch_first": True, "return_state": False, "return_sequences": sequence}
             modules.append(getattr(gatewise_torch, kind)(size, units, bidirectional=chance(rng, 0.3), **options))
-            units *= modules[-1].directions
-        if kind in ("Linear", "nested") or hasattr(modules[-1], "directions"):
+            size = units * modules[-1].directions
+        if kind in ("Linear", "nested"):
             size = units
     if sequence and chance(rng, 0.5):
         modules.append(nn.LSTM(size, 3, batch_first=True, num_layers=2))
     if not any(True for module in modules for _ in module.parameters()):
         modules.append(nn.Linear(size, 2))
     module = nn.Sequential(*modules).double()
-    [first, *_] = [each for each in module.modules() if list(each.parameters(recurse=False))] or [None]
-    if isinstance(first, nn.Linear) and not any(hasattr(each, "num_layers") for each in modules):
-        given = given[:, 0]  # a model of Keras says how many axes it reads, and without recurrent layers these are two
+    if given.ndim > 1 + len(gw.describe(module).layers[0].spec.shape):
+        given = given[
+            :, 0
+        ]  # a model of Keras says how many axes it reads, and without recurrent layers these may be two
     return module, given
 
 
