@@ -497,12 +497,12 @@ def check_random_reuse(keras, torch, seed):
         assert side(module).network == Network.from_dict(module.network.to_dict())
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(12))
 def test_random_reuse(keras, torch, seed):
     check_random_reuse(keras, torch, seed)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(24, 400))
+@pytest.mark.parametrize("seed", range(12, 400))
 def test_random_reuse_long(keras, torch, seed):
     check_random_reuse(keras, torch, seed)

@@ -120,13 +120,13 @@ def sweep(keras, torch, seeds, every=3):
     assert decided.count("passed") >= 0.7 * len(decided)
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(4))
 def test_random_models_go_to_torch_and_back(keras, torch, block):
     sweep(keras, torch, range(block * BLOCK, (block + 1) * BLOCK), every=10)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("block", [*range(8, 12), *range(100, 160)])
+@pytest.mark.parametrize("block", [*range(4, 12), *range(100, 160)])
 def test_many_more_random_models(keras, torch, block):
     sweep(keras, torch, range(block * BLOCK, (block + 1) * BLOCK), every=2)
 
@@ -410,9 +410,10 @@ def test_bare_torch_layers_come_out_batch_first_with_their_states(keras, torch, 
         made_output, made_state = there(inputs)
         assert isinstance(made_state, tuple) == (kind == "LSTM")
         assert_close([each.numpy() for each in wanted], flat(keras, (made_output, made_state)), tolerance)
-    predicted = there.predict(inputs, verbose=0)
-    # predict rounds its inputs to float32, whatever the model computes in.
-    assert_close(flat(keras, (made_output, made_state)), keras.tree.flatten(predicted), max(tolerance, 1e-6))
+    if not options:  # predict traces the model, which takes its time
+        predicted = there.predict(inputs, verbose=0)
+        # predict rounds its inputs to float32, whatever the model computes in.
+        assert_close(flat(keras, (made_output, made_state)), keras.tree.flatten(predicted), max(tolerance, 1e-6))
     back = gw.port(there, to="torch")
     assert_close([wanted[0].numpy()], of_torch(torch, back.eval()(given))[:1], tolerance)
     if source.num_layers == 1:
@@ -454,7 +455,7 @@ def test_other_torch_modules_are_refused_with_what_is_supported(torch):
     refused = (
         Net(),
         Mine(3, 4),
-        torch.nn.Sequential(torch.nn.Linear(2, 2)),
+        torch.nn.Bilinear(2, 2, 2),
         torch.nn.Conv1d(1, 1, 1),
         torch.nn.Embedding(3, 2, max_norm=1.0),
     )

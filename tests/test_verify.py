@@ -213,13 +213,13 @@ def plant_in_random_models(keras, seeds, most):
     assert verdicts.count("failed") > 0.8 * len(verdicts)
 
 
-@pytest.mark.parametrize("block", range(3))
+@pytest.mark.parametrize("block", range(1))
 def test_no_mistake_passes_in_random_models(keras, torch, block):
     plant_in_random_models(keras, range(1000 + 10 * block, 1010 + 10 * block), 5)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("block", [103, 104, *range(200, 230)])
+@pytest.mark.parametrize("block", [1, 2, 103, 104, *range(200, 230)])
 def test_no_mistake_passes_in_many_more(keras, torch, block):
     plant_in_random_models(keras, range(10 * block, 10 * block + 10), 40)
 
