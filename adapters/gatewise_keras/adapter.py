@@ -376,16 +376,7 @@ def assemble(
 
     batch = next((layer.spec.batch for layer in network.layers if isinstance(layer.spec, Input)), None)
     if form in ("layer", "cell"):
-        [layer] = network.weighted
-        assert isinstance(layer.spec, Recurrent) or form == "layer"
-        if isinstance(layer.spec, Recurrent) and form == "cell":
-            native = make_cell(layer.spec, layer.name, dtype, layer.rules)
-        else:
-            [source] = [each.spec for each in network.layers if isinstance(each.spec, Input)]
-            native = make(layer.spec, layer.name, dtype, layer.rules, batch, (source.batch, *source.shape))
-        native.trainable = layer.trainable
-        _regularise(native, layer.rules)
-        return native, {layer.name: native}
+        return _alone(network, dtype, form)
     made: dict[str, Any] = {}
     tensors: dict[str, list[Any]] = {}
     inputs = []
@@ -404,18 +395,8 @@ def assemble(
         if isinstance(layer.spec, Compare):
             tensors[layer.name] = [_compared(layer.spec, source)]
             continue
-        if isinstance(layer.spec, Merge) and source.dtype == "bool" and layer.spec.merge in ("min", "max"):
-            join = keras.ops.logical_and if layer.spec.merge == "min" else keras.ops.logical_or
-            tensors[layer.name] = [functools.reduce(join, first, source)]
-            continue
         if isinstance(layer.spec, Merge):
-            native = make(layer.spec, layer.name, dtype)
-            if layer.spec.merge == "mul" and not layer.masked:
-                from gatewise_keras import cells
-
-                native = cells.Product(name=layer.name, dtype=dtype)
-            _regularise(native, layer.rules)
-            tensors[layer.name] = [native([source, *first])]
+            tensors[layer.name] = [_joined(layer, layer.spec, [source, *first], dtype)]
             continue
         if ordered and layer.resumes:
             from gatewise_keras import cells
@@ -460,6 +441,36 @@ def assemble(
     if not ordered and not all(_is_ordered(model, used[layer.resumes]) for layer in network.layers if layer.resumes):
         return assemble(network, dtype=dtype, form=form, ordered=True)
     return model, {name: native for name, native in made.items() if not network[name].shares}
+
+
+def _alone(network: Network, dtype: str, form: str) -> tuple[Any, dict[str, Any]]:
+    """Return the one layer of a network, or its cell, outside of any model."""
+    [layer] = network.weighted
+    assert isinstance(layer.spec, Recurrent) or form == "layer"
+    if isinstance(layer.spec, Recurrent) and form == "cell":
+        native = make_cell(layer.spec, layer.name, dtype, layer.rules)
+    else:
+        [source] = [each.spec for each in network.layers if isinstance(each.spec, Input)]
+        shape = (source.batch, *source.shape)
+        native = make(layer.spec, layer.name, dtype, layer.rules, source.batch, shape)
+    native.trainable = layer.trainable
+    _regularise(native, layer.rules)
+    return native, {layer.name: native}
+
+
+def _joined(layer: Layer, spec: Merge, parts: list[Any], dtype: str) -> Any:
+    """Return what a merge makes of tensors; of masks, an operation does."""
+    import keras
+
+    if parts[0].dtype == "bool" and spec.merge in ("min", "max"):
+        return functools.reduce(keras.ops.logical_and if spec.merge == "min" else keras.ops.logical_or, parts)
+    native = make(spec, layer.name, dtype)
+    if spec.merge == "mul" and not layer.masked:
+        from gatewise_keras import cells
+
+        native = cells.Product(name=layer.name, dtype=dtype)
+    _regularise(native, layer.rules)
+    return native(parts)
 
 
 def _same_cell(native: Any, layer: Layer, dtype: str) -> Any:
