@@ -203,6 +203,17 @@ def test_a_module_that_stands_twice_in_a_chain_has_its_weights_once(keras, torch
     assert model.count_params() == 12
 
 
+def test_a_stateful_module_that_stands_twice_goes_on_from_its_own_states(keras, torch):
+    import gatewise_torch
+
+    rng = np.random.default_rng(2)
+    one = gatewise_torch.GRU(3, 3, batch_first=True, return_state=False, stateful=True)
+    module = fill(torch, torch.nn.Sequential(one, torch.nn.Tanh(), one).double(), rng)
+    given = rng.normal(size=(2, 4, 3))
+    outputs(module, [given])  # it learns its batch size
+    assert_there_and_back(module, [given])
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -303,7 +303,8 @@ def chain(obj: Any) -> tuple[Network, dict[str, Any]]:
                 raise _refusal(module, f"{here} and gives more than the next one can read, such as states", way_out)
         first = next((known for known, other in modules.items() if other is module), "")
         if first:
-            layer = dataclasses.replace(layer, shares=first)
+            goes_on = first if layer.spec.options().get("stateful") else ""
+            layer = dataclasses.replace(layer, shares=first, resumes=goes_on)
         else:
             modules[name] = module
         if source is None:
