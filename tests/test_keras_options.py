@@ -307,9 +307,10 @@ def stack(keras, **options):
     return keras.layers.RNN([keras.layers.LSTMCell(4), keras.layers.LSTMCell(4)], **options)
 
 
-def masking_distributed(keras):
-    source = keras.Input((2, STEPS, FEATURES))
-    return keras.Model(source, keras.layers.TimeDistributed(keras.layers.Masking())(source))
+def stateful_twice_distributed(keras):
+    source, outer = (keras.Input(shape, batch_size=3) for shape in ((STEPS, 4), (2, STEPS, 4)))
+    layer = keras.layers.GRU(4, stateful=True, return_sequences=True)
+    return keras.Model(outer, keras.layers.TimeDistributed(keras.Model(source, layer(layer(source))))(outer))
 
 
 def other_states(keras):
@@ -354,7 +355,7 @@ def test_refused_by_name(keras, case):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (masking_distributed, ("layer='Masking'", "no mask to give")),
+        (stateful_twice_distributed, ("layer='Functional'", "used twice in the model", "stateful=False")),
         (other_states, ("return_state=True", "2 and 1 states")),
         (constant_state, ("a constant", "one size of the batch")),
     ],
@@ -411,7 +412,7 @@ def model_of_steps(keras, kind):
     return keras.Model(outer, layers.Concatenate()([layer(outer), layer(layers.Activation("tanh")(outer))]))
 
 
-@pytest.mark.parametrize("kind", ["functional", "tokens", "twice"])
+@pytest.mark.parametrize("kind", ["functional", "tokens", "twice", "mask", "states", "axis"])
 def test_models_run_on_each_step(keras, torch, kind):
     rng = np.random.default_rng(0)
     model = fill(model_of_steps(keras, kind), rng)
@@ -423,13 +424,29 @@ def test_models_run_on_each_step(keras, torch, kind):
     assert gw.verify(model, module).passed
 
 
-@pytest.mark.parametrize(("kind", "word"), [("mask", "masks"), ("states", "initial_state"), ("axis", "axis=1")])
-def test_models_that_cannot_run_on_each_step_are_refused(keras, kind, word):
-    model = model_of_steps(keras, kind)
-    with pytest.raises(UnsupportedModelError, match=word):
-        gw.port(model, to="torch")
+def test_a_bare_model_on_each_step_is_refused(keras):
     with pytest.raises(UnsupportedModelError, match=r"Port keras\.Model"):
-        gw.port(model.layers[-2], to="torch")
+        gw.port(model_of_steps(keras, "mask").layers[-2], to="torch")
+
+
+def test_documents_of_sentences_of_words(keras, torch):
+    """Sentences of any length, padded with zeros, by an encoder that runs on each; documents of any length, too."""
+    layers, rng = keras.layers, np.random.default_rng(0)
+    words = [keras.Input((None,), dtype="int32"), layers.Embedding(7, 3, mask_zero=True), layers.LSTM(4)]
+    source = keras.Input((None, None), dtype="int32")
+    sentences = layers.TimeDistributed(keras.Sequential(words))(source)
+    model = fill(keras.Model(source, layers.Bidirectional(layers.GRU(2))(sentences)), rng)
+    tokens = rng.integers(0, 7, (3, 4, 5)).astype("int32")
+    module = assert_ported(model, [tokens], "float32")
+    names = ["input", "embedding", "lstm", "remask", "gru"]
+    assert [type(layer.spec).__name__.lower() for layer in module.network.layers] == names
+    more = tokens.copy()
+    more[:, :, -1] = 0
+    short = [array[:, :, :4] for array in (more,)]
+    assert distance(outputs(module, [more]), outputs(module, short)) < 1e-6
+    again = gw.port(module, to="keras")
+    assert [type(layer).__name__ for layer in again.layers] == ["InputLayer", "TimeDistributed", "Bidirectional"]
+    assert gw.verify(model, again, gradients=True).passed
 
 
 def test_tokens_may_be_floats(keras, torch):
@@ -878,17 +895,16 @@ def check_random_model(keras, torch, seed):
 
 def assert_same_over_batches(keras, torch, model, module, array, rng, dtype):
     """Run three batches, forget, and run one more: Keras and torch must go on from the same states."""
-    for layer in model._flatten_layers():
-        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None:
-            layer.reset_state()
-    module.reset_state()
-    lost = False
+    stateful = [
+        layer
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None
+    ]
     for number in range(4):
-        if number == 3:
+        if number in (0, 3):
             lost = False
-            for layer in model._flatten_layers():
-                if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None:
-                    layer.reset_state()
+            for layer in stateful:
+                layer.reset_state()
             module.reset_state()
         batch = array if array.dtype == np.int32 else rng.normal(size=array.shape).astype(dtype)
         with np.errstate(all="ignore"):
@@ -897,7 +913,8 @@ def assert_same_over_batches(keras, torch, model, module, array, rng, dtype):
             made = module(torch.tensor(batch))
         theirs = [each.numpy() for each in (made if isinstance(made, list) else [made])]
         # TensorFlow's relu makes a number of a NaN: from states that are none on, nothing can be compared.
-        lost = lost or not all(np.isfinite(each).all() for each in ours)
+        kept = [np.asarray(state) for layer in stateful for state in keras.tree.flatten(layer.states)]
+        lost = lost or not all(np.isfinite(each).all() for each in (*ours, *kept))
         if not lost:
             assert distance(ours, theirs) <= (double(model) if dtype == "float64" else 1e-2)
 
@@ -911,6 +928,86 @@ def test_random_model(keras, torch, seed):
 @pytest.mark.parametrize("seed", range(60, 900))
 def test_random_model_long(keras, torch, seed):
     check_random_model(keras, torch, seed)
+
+
+# … with a model on each step of a further time axis: masks and states within it, masks that come to it
+
+
+def draw_steps(keras, rng, dtype):
+    """Return a random model that runs a model on each step of another time axis, and whether it keeps states."""
+    layers, outer, batch = keras.layers, 2, 3
+    stateful = chance(rng, 0.25)
+    fixed = {"batch_size": batch} if stateful else {}
+    steps = pick(rng, (None, 4))
+    length = steps or int(rng.integers(2, 6))
+    comes = pick(rng, ("no", "no", "above", "by hand"))  # a mask
+    begin = pick(rng, ("plain", "masking", "operation"))
+    step = x = keras.Input((steps, 3), dtype=dtype, **fixed)
+    given = {}
+    if begin == "masking":
+        x = layers.Masking(0.5, dtype=dtype)(step)
+    elif begin == "operation":
+        given["mask"] = keras.ops.any(keras.ops.not_equal(step, 0.5), axis=-1)
+    masked = comes != "no" or begin != "plain"
+    layer, sequences, _ = draw_layer(keras, rng, dtype, steps, last=False, masked=masked, stateful=stateful)
+    sizes = state_sizes(keras, layer)
+    if begin == "plain" and comes == "no" and chance(rng, 0.4):
+        made = layers.LSTM(4, dtype=dtype)(step)
+        given["initial_state"] = structured(keras, layer, [layers.Dense(size, dtype=dtype)(made) for size in sizes])
+        given = {} if given["initial_state"] is None else given
+    x = layer(x, **given)
+    if sequences and chance(rng, 0.6):
+        # Behind it Keras hands on the mask that came in, which is then of other steps.
+        longer = comes == "no" and chance(rng, 0.5)
+        join = layers.Concatenate(axis=1, dtype=dtype) if longer else layers.Maximum(dtype=dtype)
+        x = join([x, layers.Activation("tanh", dtype=dtype)(x)])
+    if sequences and chance(rng, 0.7):
+        layer, sequences, _ = draw_layer(keras, rng, dtype, None, last=False, masked=masked, stateful=False)
+        x = layer(x)
+    inner = keras.Model(step, x)
+    source = top = keras.Input((outer if stateful else pick(rng, (outer, None)), steps, 3), dtype=dtype, **fixed)
+    array = rng.normal(size=(batch, outer, length, 3)).astype(dtype)
+    array = np.stack([hide(array[:, place], rng, 0.5) for place in range(outer)], 1)
+    sources, arrays, more = [source], [array], {}
+    if comes == "above":
+        top = layers.Masking(0.5, dtype=dtype)(source)
+    elif comes == "by hand":
+        more["mask"] = keras.Input((source.shape[1], steps), dtype="bool", **fixed)
+        sources.append(more["mask"])
+        arrays.append(rng.random((batch, outer, length)) < 0.6)
+    made = layers.TimeDistributed(inner, dtype=dtype)(top, **more)
+    if comes == "no" and not sequences:
+        made = draw_layer(keras, rng, dtype, None, last=False, masked=False, stateful=False)[0](made)
+    elif sequences:
+        last = draw_layer(keras, rng, dtype, None, last=False, masked=True, stateful=False)[0]
+        made = layers.TimeDistributed(last, dtype=dtype)(made)
+    return fill(keras.Model(sources[0] if len(sources) == 1 else sources, made), rng), arrays, stateful
+
+
+def check_random_steps(keras, torch, seed):
+    rng = np.random.default_rng(seed)
+    dtype = "float64" if seed % 3 else "float32"
+    model, arrays, stateful = draw_steps(keras, rng, dtype)
+    module = assert_ported(model, arrays, dtype)
+    if dtype == "float64":
+        exact = outputs(module, arrays)
+        assert distance(exact, outputs(gw.port(module, to="keras"), arrays)) <= double(model)
+        assert_reference(model, module, arrays)
+    if stateful and len(arrays) == 1:
+        assert_same_over_batches(keras, torch, model, module, arrays[0], rng, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("seed", range(12))
+def test_random_steps(keras, torch, seed):
+    check_random_steps(keras, torch, seed)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("seed", range(12, 300))
+def test_random_steps_long(keras, torch, seed):
+    check_random_steps(keras, torch, seed)
 
 
 # … and of several branches: layers used twice, models within models, merges, masks given by hand, wrapped twice

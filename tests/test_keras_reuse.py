@@ -452,11 +452,40 @@ def test_masks_refused_by_name(keras, name, words):
         assert word in str(met.value)
 
 
-def test_a_mask_by_hand_is_for_recurrent_layers(keras):
-    source, flags = keras.Input((STEPS, FEATURES)), keras.Input((STEPS,), dtype="bool")
-    layer = keras.layers.TimeDistributed(keras.layers.Dense(2))
-    with pytest.raises(UnsupportedModelError, match="given by hand"):
-        gw.port(keras.Model([source, flags], layer(source, mask=flags)), to="torch")
+def read_by_hand(keras, kind):
+    """Return a model in which a mask is given by hand to what is no recurrent layer."""
+    layers, source, flags = keras.layers, keras.Input((STEPS, FEATURES)), keras.Input((STEPS,), dtype="bool")
+    inner = {
+        "distributed": [layers.TimeDistributed(layers.Dense(2))],
+        "distributed model": [
+            layers.TimeDistributed(keras.Sequential([keras.Input((FEATURES,)), layers.Dense(2, activation="relu")]))
+        ],
+        "norm": [layers.BatchNormalization()],
+        "pool": [layers.GlobalAveragePooling1D(keepdims=True)],
+        "model": [keras.Sequential([keras.Input((STEPS, FEATURES)), layers.GRU(3, return_sequences=True)])],
+        "two axes": [layers.TimeDistributed(layers.LSTM(2)), layers.Reshape((1, -1))],
+    }[kind]
+    if kind == "two axes":
+        source, flags = keras.Input((2, STEPS, FEATURES)), keras.Input((2, STEPS), dtype="bool")
+    made = inner[0](source, mask=flags)
+    for layer in inner[1:]:
+        made = layer(made)
+    return keras.Model([source, flags], layers.LSTM(4)(made))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("kind", ["distributed", "distributed model", "norm", "pool", "model", "two axes"])
+def test_masks_by_hand_beside_recurrent_layers(keras, torch, kind):
+    rng = np.random.default_rng(0)
+    model = fill(read_by_hand(keras, kind), rng)
+    shapes = [tuple(each.shape[1:]) for each in model.inputs]
+    arrays = [rng.normal(size=(3, *shapes[0])).astype("float32"), rng.random((3, *shapes[1])) < 0.6]
+    arrays[1][:, 0] = True  # Keras's mean over no step is no number
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-6
+    arrays[1] = ~arrays[1] | np.eye(*arrays[1].shape[-2:], dtype=bool)
+    assert distance(outputs(model, arrays), outputs(module, arrays)) < 1e-6
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -6,7 +6,6 @@ layer, or a list of them for a stack.
 
 from __future__ import annotations
 
-import functools
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,43 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gatewise.arrays.native import fitting
-from gatewise.core.layout import GATES, Layout, check_holds
-from gatewise.core.network import Layer, Network, Rule, source_of
+from gatewise.core.layout import Layout, check_holds
 from gatewise.core.spec import (
-    RUN,
-    Compare,
-    Constant,
-    Dense,
-    Dropout,
-    Embedding,
-    Flip,
-    Input,
-    Merge,
     Recurrent,
     Spec,
-    outputs_of,
 )
 from gatewise.errors import UnsupportedModelError
+from gatewise_keras.assembling import assemble as assemble
+from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import (
-    CELLS,
-    CLASSES,
-    GENERAL,
     HALVES,
-    JOINS,
     OWN_CODE,
     STATES,
-    WEIGHTS,
     alone,
-    executed,
     is_cell,
     is_several,
-    state_count,
     unknown_class,
 )
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as remarks
-from gatewise_keras.ordinary import arguments_for, twin_for
 
 if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory, Tensor
@@ -80,165 +62,6 @@ def build(spec: Spec, layout: Layout) -> Any:
     if isinstance(spec, Recurrent) and spec.layers > 1:
         return assemble(alone(spec))[0]
     return make(spec)
-
-
-def make_cell(spec: Recurrent, name: str | None = None, dtype: str = "float32", rules: Sequence[Rule] = ()) -> Any:
-    """Return one built Keras cell."""
-    import keras
-
-    kind = next(kind for kind, made in CELLS.items() if made is type(spec))
-    cell = getattr(keras.layers, kind)(**_cell_arguments(spec), **_rule_arguments(rules), name=name, dtype=dtype)
-    cell.build((None, spec.features))
-    return cell
-
-
-def make(
-    spec: Spec,
-    name: str | None = None,
-    dtype: str = "float32",
-    rules: Sequence[Rule] = (),
-    batch: int | None = None,
-    shape: Sequence[int | None] | None = None,
-) -> Any:
-    """Return one built Keras layer for a spec of one layer; a stateful one must know its batch size.
-
-    Args:
-        spec: The layer.
-        name: Its name, or None for one that Keras makes.
-        dtype: Type of its weights.
-        rules: Its regularisers and constraints.
-        batch: The batch size.
-        shape: The shape that it reads, where it may be of several ranks.
-    """
-    import keras
-
-    common = {"name": name, "dtype": dtype}
-    if isinstance(spec, Recurrent):
-        if spec.stateful and batch is None:
-            raise UnsupportedModelError(
-                f"Layer {name or type(spec).__name__!r} has stateful=True, and its batch size is not known.",
-                "Keras makes the states of a stateful layer when it is built, for one batch size.",
-                "Run it on one batch before the port, or port it with stateful=False.",
-            )
-        around = {
-            option: getattr(spec, option)
-            for option in ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
-        }
-        around |= {"dtype": dtype, "name": None if spec.bidirectional else name}
-        layer = _one_direction(spec, around, rules)
-        if spec.bidirectional:
-            # Keras turns the copy that it makes to go_backwards=True, whatever the layer says.
-            turned = around | {"go_backwards": False}
-            other = _one_direction(spec, turned, rules) if spec.go_backwards else None
-            layer = keras.layers.Bidirectional(layer, merge_mode=spec.merge, backward_layer=other, **common)
-            for one in (layer.forward_layer, layer.backward_layer) if spec.dropout_masks == "gate" else ():
-                # They are made anew from what Keras stores of the layer, and implementation is not stored.
-                one.cell.implementation = 1
-                one.cell.dropout_mask_count = len(GATES[spec.cell])
-        layer.build((batch, None, spec.features))
-        return layer
-    options = spec.options()
-    common |= _rule_arguments(rules)
-    if isinstance(spec, Dense):
-        layer = keras.layers.Dense(spec.units, activation=spec.activation, use_bias=spec.bias, **common)
-        layer.build((None, spec.features))
-        return layer
-    if isinstance(spec, Embedding):
-        layer = keras.layers.Embedding(spec.tokens, spec.units, mask_zero=spec.mask_zero, **common)
-        layer.build((None, None))
-        return layer
-    if isinstance(spec, Merge):
-        axis = {"axis": spec.axis} if spec.merge == "concat" else {}
-        return getattr(keras.layers, JOINS[spec.merge])(**axis, **common)
-    if isinstance(spec, Flip):
-        from gatewise_keras import cells
-
-        return cells.Flip(spec.values, spec.mask, **common)
-    twin = twin_for(spec)
-    if twin is not None:
-        layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)
-        if spec.cell:
-            layer.build(tuple(shape or (None, None, options["features"])))
-        return layer
-    if isinstance(spec, Dropout):
-        return keras.layers.Dropout(spec.rate, **common)
-    return getattr(keras.layers, CLASSES[type(spec)])(**options, **common)
-
-
-def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[Rule]) -> Any:
-    """Return the Keras layer for one direction, with the options of a layer that are not its cell's."""
-    import keras
-
-    cell = _cell_arguments(spec) | _rule_arguments(rules)
-    general = {option: spec.options()[option] for option in GENERAL if spec.options().get(option)}
-    if not general:
-        if "implementation" in cell:
-            cell["use_cudnn"] = False  # Keras's fast way takes one mask for all gates, and fails with a mask a gate.
-        return getattr(keras.layers, CLASSES[type(spec)])(**cell, **around)
-    from gatewise_keras.cells import GeneralLSTMCell
-
-    return keras.layers.RNN(GeneralLSTMCell(**cell, **general, dtype=around["dtype"]), **around)
-
-
-def _rule_arguments(rules: Sequence[Rule]) -> dict[str, Any]:
-    """Return the regularisers and constraints of a layer as arguments of its class."""
-    import keras
-
-    arguments = {}
-    for rule in rules:
-        if rule.kind == "activity":
-            continue  # It acts on the layer, which is perhaps a wrapper.
-        homes = {"penalty": ("regularizer", keras.regularizers), "projection": ("constraint", keras.constraints)}
-        word, home = homes[rule.kind]
-        made: Any = getattr(home, rule.name)(**dict(rule.settings))
-        arguments[f"{WEIGHTS[rule.weight]}_{word}"] = made
-    return arguments
-
-
-def _regularise(native: Any, rules: Sequence[Rule]) -> None:
-    """Give a layer the penalty on what it gives."""
-    import keras
-
-    for rule in [rule for rule in rules if rule.kind == "activity" and rule.weight == "output"][:1]:
-        native.activity_regularizer = getattr(keras.regularizers, rule.name)(**dict(rule.settings))
-
-
-def _regularise_some(tensors: list[Any], layer: Layer, dtype: str) -> None:
-    """Put a layer that changes nothing behind each output that has a penalty of its own, or a second one.
-
-    A Keras layer has one penalty, on all that it gives.
-    """
-    import keras
-
-    own = next((rule for rule in layer.rules if rule.kind == "activity" and rule.weight == "output"), None)
-    for place, rule in enumerate(layer.rules):
-        if rule.kind != "activity" or rule is own:
-            continue
-        _, colon, number = rule.weight.partition(":")
-        for of in [int(number)] if colon else range(len(tensors)):
-            same = keras.layers.Activation("linear", name=f"{layer.name}_output_{of}_{place}", dtype=dtype)
-            _regularise(same, [rule._replace(weight="output")])
-            tensors[of] = same(tensors[of])
-
-
-def _cell_arguments(spec: Spec) -> dict[str, Any]:
-    same = ("units", "activation", "recurrent_activation", "dropout", "recurrent_dropout")
-    options = spec.options()
-    arguments = {name: options[name] for name in same if name in options} | {"use_bias": options["bias"]}
-    if options.get("dropout_masks") == "gate" and spec.cell != "rnn":
-        arguments["implementation"] = 1
-    for rate in ("dropout", "recurrent_dropout"):
-        if options.get(rate) == 1 and spec.cell != "rnn":
-            raise UnsupportedModelError(
-                f"{spec} has {rate}=1.", "Keras's LSTM and GRU drop nothing then.", "Use a rate below 1."
-            )
-    if options.get("dropout_masks") == "layer" and options["recurrent_dropout"] and spec.cell != "rnn":
-        raise UnsupportedModelError(
-            f"{spec} has dropout_masks='layer' and recurrent_dropout={options['recurrent_dropout']}.",
-            "With recurrent dropout Keras draws a mask for each gate.",
-            "Use dropout_masks=None, which does the same.",
-        )
-    return arguments | ({"reset_after": options["reset"] == "after"} if "reset" in options else {})
 
 
 def _holders(native: Any) -> Iterator[tuple[str, Any]]:
@@ -359,204 +182,6 @@ def _state_kinds(model: Any) -> list[str]:
 
     names = [tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.outputs)]
     return [name for name in names if name in STATES]
-
-
-def assemble(
-    network: Network, *, dtype: str = "float32", form: str = "model", ordered: bool = False
-) -> tuple[Any, dict[str, Any]]:
-    """Build a Functional model for a network; return it with the native of each layer.
-
-    Keras runs the uses of a layer by their distance from the end of the model. Where states go on from use to use and
-    that is not the order of the network, it is built again, ``ordered``.
-
-    Where one layer stands for a stack, as in ``nn.LSTM(num_layers=2)``, it becomes a chain of Keras layers, and the
-    model gives what the stack gives: the output, and the states of all layers side by side, batch first.
-    """
-    import keras
-
-    batch = next((layer.spec.batch for layer in network.layers if isinstance(layer.spec, Input)), None)
-    if form in ("layer", "cell"):
-        return _alone(network, dtype, form)
-    made: dict[str, Any] = {}
-    tensors: dict[str, list[Any]] = {}
-    inputs = []
-    used: dict[str, list[Any]] = {}  # what each use of a layer gives
-    for layer in network.layers:
-        if isinstance(layer.spec, Input):
-            kind = "int32" if layer.spec.integer else "bool" if layer.spec.boolean else dtype
-            tensor = keras.Input(layer.spec.shape, batch_size=layer.spec.batch, dtype=kind, name=layer.name)
-            inputs.append(tensor)
-            tensors[layer.name] = [tensor]
-            continue
-        if isinstance(layer.spec, Constant):
-            tensors[layer.name] = [np.asarray(layer.spec.values, dtype)]
-            continue
-        source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
-        if isinstance(layer.spec, Compare):
-            tensors[layer.name] = [_compared(layer.spec, source)]
-            continue
-        if isinstance(layer.spec, Merge):
-            tensors[layer.name] = [_joined(layer, layer.spec, [source, *first], dtype)]
-            continue
-        if ordered and layer.resumes:
-            from gatewise_keras import cells
-
-            source = cells.After(dtype=dtype)([source, used[layer.keeper][-1]])
-        given: dict[str, Any] = {"initial_state": first} if first else {}
-        if layer.mask:
-            name, number = source_of(layer.mask)
-            given["mask"] = tensors[name][number]
-        elif first and layer.masked and getattr(source, "_keras_mask", None) is not None:
-            given["mask"] = source._keras_mask
-        if isinstance(layer.spec, Recurrent) and layer.spec.layers > 1:
-            chain = made.get(layer.shares)
-            made[layer.name], tensors[layer.name] = _stack(layer, source, first, dtype, batch, chain)
-            continue
-        if layer.resumes:
-            native = made[layer.resumes]
-        elif layer.shares:
-            native, stateful = made[layer.shares], layer.spec.options().get("stateful")
-            if stateful or layer.spec != network[layer.shares].spec:
-                native = _same_cell(native, layer, dtype)
-        else:
-            shape = (source.shape[0], *source.shape[1 + layer.distributed :])
-            native = make(layer.spec, None if layer.distributed else layer.name, dtype, layer.rules, batch, shape)
-            native.trainable = layer.trainable
-        made[layer.name] = native
-        runs = native
-        for number in range(layer.distributed):
-            outermost = number == layer.distributed - 1
-            runs = keras.layers.TimeDistributed(runs, name=layer.name if outermost else None, dtype=dtype)
-        _regularise(runs, layer.rules)
-        tensors[layer.name] = keras.tree.flatten(runs(source, **given))
-        used.setdefault(layer.keeper, []).append(tensors[layer.name][0])
-        _regularise_some(tensors[layer.name], layer, dtype)
-    outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
-    structure: Any = outputs[0] if len(outputs) == 1 else outputs
-    kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
-    front = sum("state_" not in kind for kind in kinds)
-    if form == "stack" and front < len(outputs):
-        structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
-    model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
-    if not ordered and not all(_is_ordered(model, used[layer.resumes]) for layer in network.layers if layer.resumes):
-        return assemble(network, dtype=dtype, form=form, ordered=True)
-    return model, {name: native for name, native in made.items() if not network[name].shares}
-
-
-def _alone(network: Network, dtype: str, form: str) -> tuple[Any, dict[str, Any]]:
-    """Return the one layer of a network, or its cell, outside of any model."""
-    [layer] = network.weighted
-    assert isinstance(layer.spec, Recurrent) or form == "layer"
-    if isinstance(layer.spec, Recurrent) and form == "cell":
-        native = make_cell(layer.spec, layer.name, dtype, layer.rules)
-    else:
-        [source] = [each.spec for each in network.layers if isinstance(each.spec, Input)]
-        shape = (source.batch, *source.shape)
-        native = make(layer.spec, layer.name, dtype, layer.rules, source.batch, shape)
-    native.trainable = layer.trainable
-    _regularise(native, layer.rules)
-    return native, {layer.name: native}
-
-
-def _joined(layer: Layer, spec: Merge, parts: list[Any], dtype: str) -> Any:
-    """Return what a merge makes of tensors; of masks, an operation does."""
-    import keras
-
-    if parts[0].dtype == "bool" and spec.merge in ("min", "max"):
-        return functools.reduce(keras.ops.logical_and if spec.merge == "min" else keras.ops.logical_or, parts)
-    native = make(spec, layer.name, dtype)
-    if spec.merge == "mul" and not layer.masked:
-        from gatewise_keras import cells
-
-        native = cells.Product(name=layer.name, dtype=dtype)
-    _regularise(native, layer.rules)
-    return native(parts)
-
-
-def _same_cell(native: Any, layer: Layer, dtype: str) -> Any:
-    """Return a layer that runs the cell of another layer in its own way, or keeps states of its own."""
-    import keras
-
-    if not hasattr(native, "cell"):
-        raise UnsupportedModelError(
-            f"Layer {layer.name!r} shares the weights of {layer.shares!r}, and keeps states of its own.",
-            "Layers of Keras share a cell, and both directions have one each.",
-            "Use stateful=False, or give it weights of its own.",
-        )
-    options = {name: getattr(layer.spec, name) for name in RUN}
-    return keras.layers.RNN(native.cell, **options, dtype=dtype, name=None if layer.distributed else layer.name)
-
-
-def _compared(spec: Compare, tensor: Any) -> Any:
-    """Return a mask as Keras's operations make it."""
-    import keras
-
-    ops = keras.ops
-    if tensor.dtype == "bool" and spec.value == 0 and spec.test in ("equal", "not_equal"):
-        passed = ops.logical_not(tensor) if spec.test == "equal" else tensor
-    else:
-        whole = "int" in tensor.dtype and spec.value == int(spec.value)
-        passed = getattr(ops, spec.test)(tensor, int(spec.value) if whole else spec.value)
-    return passed if spec.over is None else getattr(ops, spec.over)(passed, axis=-1)
-
-
-def _is_ordered(model: Any, uses: Sequence[Any]) -> bool:
-    """Say whether Keras makes some tensors of a model in this order, or never makes them."""
-    places = {id(tensor): place for place, node in enumerate(executed(model)) for tensor in node.outputs}
-    there = [places[id(tensor)] for tensor in uses if id(tensor) in places]
-    return there == sorted(there)
-
-
-def _stack(
-    layer: Layer, source: Any, first: list[Any], dtype: str, batch: int | None, shared: list[Any] | None
-) -> tuple[list[Any], list[Any]]:
-    """Chain the layers of a stack, from their first states if given; return them, and what the stack gives."""
-    import keras
-
-    spec = layer.spec
-    assert isinstance(spec, Recurrent)
-    chain: list[Any] = []
-    states: list[Any] = []
-    outputs = [source]
-    for number in range(spec.layers):
-        last = number == spec.layers - 1
-        width = spec.features if number == 0 else spec.merged_directions * spec.state
-        sequences = spec.return_sequences if last else True
-        single = spec.replace(layers=1, features=width, dropout_between=0.0, return_sequences=sequences)
-        if shared is not None:
-            native = shared[number]
-        else:
-            native = make(single, f"{layer.name}_{number}", dtype, layer.rules, batch)
-            native.trainable = layer.trainable
-        chain.append(native)
-        own = first[number * state_count(single) :][: state_count(single)]
-        given = keras.tree.flatten(native(outputs[0], **({"initial_state": own} if own else {})))
-        front = 2 if spec.merge is None and spec.bidirectional else 1
-        outputs, states = given[:front], states + given[front:]
-        if spec.dropout_between and not last:
-            outputs = [
-                keras.layers.Dropout(spec.dropout_between, name=f"{layer.name}_dropout_{number}", dtype=dtype)(
-                    outputs[0]
-                )
-            ]
-    return chain, [*outputs, *states]
-
-
-def _stacked(spec: Spec, front: list[Any], last: list[Any], dtype: str) -> Any:
-    """Return (output, (h_n, c_n)) or (output, h_n), the states of all layers and directions as (batch, which, size)."""
-    import keras
-
-    kinds = ("h", "c") if spec.cell == "lstm" else ("h",)
-    states = []
-    for place, kind in enumerate(kinds):
-        rows = [keras.layers.Reshape((1, -1), dtype=dtype)(state) for state in last[place :: len(kinds)]]
-        name = f"{kind}_n"
-        states.append(
-            keras.layers.Concatenate(axis=1, name=name, dtype=dtype)(rows)
-            if len(rows) > 1
-            else keras.layers.Identity(name=name, dtype=dtype)(rows[0])
-        )
-    return (front[0] if len(front) == 1 else tuple(front), tuple(states) if len(states) > 1 else states[0])
 
 
 def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:

@@ -26,6 +26,7 @@ from gatewise.core.spec import (
     Merge,
     Norm,
     Recurrent,
+    Remask,
     Spec,
     is_one_cell,
     is_state,
@@ -297,7 +298,7 @@ class _Laying:
                 layer = dataclasses.replace(layer, resumes=keeper)
         if not layer.shares and native is not None:
             self.natives[name] = native
-        above = bool(layer.mask) or any(map(self.carries, reads if isinstance(spec, Merge) else reads[:1]))
+        above = bool(layer.mask) or any(map(self.carries, layer.masked_by))
         self._carries[name] = layer.passes_mask(above)
         self.layers[name] = layer
         return name
@@ -364,12 +365,25 @@ class _Laying:
         if isinstance(inner, keras.Model):  # a graph overrides this
             why = "Read alone, it has no graph around it."
             raise _refusal(layer, "layer", type(inner).__name__, why, "Port keras.Model(source, layer(source)).")
-        spec = None if is_stack(inner) else _kind_of(inner)
-        if spec in (Masking, Merge):
-            why = "Within TimeDistributed it has no mask to give."
-            raise _refusal(layer, "layer", type(inner).__name__, why, "Leave TimeDistributed out.")
-        place["distributed"] = place.get("distributed", 0) + 1
-        return self.lay(inner, name, above, called=False, **place)
+        axes, there = place.pop("distributed", 0), len(self.layers)
+        made = self.lay(inner, name, above, called=False, distributed=axes + 1, **place)
+        return self.ended(made, name, above, there, axes)
+
+    def ended(self, made: list[str], name: str, above: str, there: int, axes: int) -> list[str]:
+        """End what runs on each step of a time axis: the mask behind it is the one that came to it.
+
+        Args:
+            made: What it gives.
+            name: What to call the end.
+            above: What it reads.
+            there: How many layers there were before it.
+            axes: The further time axes on which it all runs.
+        """
+        added = list(self.layers.values())[there:]
+        masks = any(map(self.carries, [above, *made])) and any(map(_changes_mask, added))
+        if masks or any(isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1 for layer in added):
+            return [self.add(self.free(name, own=True), Remask(), (made[0], above), distributed=axes)]
+        return made
 
     def _stack(
         self, layer: Any, name: str, above: str, states: Sequence[str], *, turned: bool, **place: Any
@@ -418,6 +432,13 @@ def _all_of(name: str, spec: Spec) -> list[str]:
     return [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
 
 
+def _changes_mask(layer: Layer) -> bool:
+    """Say whether a mask goes on from a layer that is not the one that came to it, which it may not follow."""
+    starts, spec = layer.passes_mask(False), layer.spec
+    turns = isinstance(spec, Flip) and spec.mask
+    return starts or turns or bool(layer.mask) or not dataclasses.replace(layer, distributed=0).passes_mask(True)
+
+
 def _check_shared(native: Any, spec: Spec, owners: Sequence[Layer], *, whole: bool) -> None:
     """Refuse what cannot be said by layers that share weights, all or none: one direction of two alone."""
     for owner in owners:
@@ -440,7 +461,8 @@ class _Graph(_Laying):
         )
         super().__init__({layer.name for layer in model.layers}, masks=masks)
         self.model = model
-        self._axes = 0  # the time axes that a model is gone through on, step by step, while it is read
+        self._axes: tuple[int | None, ...] = ()  # steps of the axes on which a model within this one is run
+        self._shape: tuple[int | None, ...] = ()  # of what the layer reads that is being read
         self._own = set(map(id, model.layers))
         try:
             self.inputs, self.outputs = list(model.inputs), model.outputs
@@ -514,6 +536,11 @@ class _Graph(_Laying):
         ]
         if "mask" in place:
             place["mask"] = self.visit(place["mask"], scope)
+            if isinstance(operation, keras.Model | keras.layers.TimeDistributed):
+                # It is for all that reads what comes in.
+                fed = self.free(f"{operation.name}_masked")
+                axes = {"distributed": len(self._axes)} if self._axes else {}
+                reads[0] = self.add(fed, Flip(values=False, mask=False), reads[:1], mask=place.pop("mask"), **axes)
         if isinstance(operation, keras.Model):
             scope[use] = self.within(operation, reads)
         else:
@@ -578,24 +605,20 @@ class _Graph(_Laying):
 
         if isinstance(operation, keras.layers.InputLayer):
             return [self.add(name, self.input_of(operation), ())]
-        if self._axes:
-            place = place | {"distributed": self._axes}
-            if states:
-                why = "The model around it runs on each step of TimeDistributed, and so would what makes the states."
-                raise _refusal(operation, "initial_state", "a tensor", why, "Leave TimeDistributed out.")
+        place = place | ({"distributed": len(self._axes)} if self._axes else {})
         if _is_join(operation):
             merge = _merge_of(operation, len(sources[0].shape))
-            if self._axes and merge.merge == "concat" and merge.axis != -1:
-                why = "The model around it runs on each step of TimeDistributed."
-                raise _refusal(operation, "axis", operation.axis, why, "Use axis=-1, or leave TimeDistributed out.")
-            merged = [self.add(name, merge, reads, masked=not _is_ours(operation, "Product"))]
+            place["masked"] = not _is_ours(operation, "Product")
+            merged = [self.add(name, merge, reads, **place)]
             if operation.activity_regularizer is not None:
                 self.penalise(operation, merged)
             return merged
+        self._shape = sources[0].shape
+        before = len(self.layers)
         outputs = self.lay(operation, name, reads[0], states, **place)
-        for name in {source_of(each)[0] for each in outputs}:
-            there = self.layers[name]
-            if there.spec.options().get("stateful") and None in sources[0].shape[1 : 1 + there.distributed]:
+        for there in list(self.layers.values())[before:]:
+            steps = (*self._axes, *sources[0].shape[1 : 1 + there.distributed - len(self._axes)])
+            if there.spec.options().get("stateful") and None in steps:
                 why = "Its states go on from one outer step to the next, and Keras runs a number not known at once."
                 raise _refusal(operation, "stateful", True, why, "Give the Input the number of outer steps.")
         return outputs
@@ -606,22 +629,18 @@ class _Graph(_Laying):
         model = layer.layer
         if not isinstance(model, keras.Model):
             return super()._distribute(layer, name, above, **place)
-        why = "The model has masks or states of its own, or a mask comes to it."
-        parts = model._flatten_layers()
-        odd = any(
-            _kind_of(one) is Masking
-            or getattr(one, "mask_zero", False)
-            or getattr(one, "stateful", False)
-            or any(not hasattr(node.operation, "_flatten_layers") for node in executed(one))
-            for one in parts
-        )
-        if odd or self.carries(above):
-            raise _refusal(layer, "layer", type(model).__name__, why, "Put its layers into TimeDistributed one by one.")
-        before, self._axes = self._axes, place.get("distributed", 0) + 1
+        axes, there = place.get("distributed", 0), len(self.layers)
+        before, self._axes = self._axes, (*self._axes, *self._shape[1 : 2 + axes - len(self._axes)])
         try:
-            return self.within(model, [above])
+            made = self.within(model, [above])
         finally:
             self._axes = before
+        added = list(self.layers.values())[there:]
+        again = next((one for one in added if one.resumes in [other.name for other in added]), None)
+        if again is not None:
+            why = f"{again.resumes!r} is used twice in the model, and goes from use to use on each step of the axis."
+            raise _refusal(layer, "layer", type(model).__name__, why, "Use a layer for each, or stateful=False.")
+        return self.ended(made, name, above, there, axes)
 
     def within(self, model: Any, reads: list[str]) -> list[str]:
         """Add what a model within this one becomes, its layers between those around it."""
@@ -652,10 +671,11 @@ class _Graph(_Laying):
         several = isinstance(operation, keras.Model) or _is_join(operation)
         by_hand = mask is not None and not _is_same(mask, automatic)
         what = ""
-        if by_hand and not ((recurrent or type(operation).__name__ == "Flip") and _is_mask(mask)):
+        rank = 2 if recurrent or not sources else len(sources[0].shape) - 1
+        if by_hand and (several and len(sources) > 1):
+            what = "masks that are given by hand"
+        elif by_hand and not _is_mask(mask, rank):
             what = "a mask that is no tensor of the model with a number for each step"
-            if not recurrent:
-                what = "a mask that is given by hand"
         elif not all(isinstance(source, keras.KerasTensor) for source in sources[: 1 if recurrent else None]):
             what = "a constant"
         elif recurrent and len(sources) > 1:
@@ -701,11 +721,11 @@ def executed(model: Any) -> list[Any]:
     return [node for depth in sorted(there, reverse=True) for node in there[depth]]
 
 
-def _is_mask(tensor: Any) -> bool:
+def _is_mask(tensor: Any, rank: int) -> bool:
     """Say whether a tensor of the model is a mask: a number for each step of each sequence."""
     import keras
 
-    return isinstance(tensor, keras.KerasTensor) and len(tensor.shape) == 2
+    return isinstance(tensor, keras.KerasTensor) and 2 <= len(tensor.shape) <= rank
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -25,6 +25,7 @@ from gatewise.core.spec import (
     Masking,
     Merge,
     Recurrent,
+    Remask,
     Spec,
     is_state,
 )
@@ -141,8 +142,7 @@ def masked_layers(network: Network) -> set[str]:
     carries: dict[str, bool] = {}
     reached = set()
     for layer in network.layers:
-        sources = layer.inputs if isinstance(layer.spec, Merge) else layer.inputs[:1]
-        above = bool(layer.mask) or any(carries[source_of(reference)[0]] for reference in sources)
+        above = bool(layer.mask) or any(carries[source_of(reference)[0]] for reference in layer.masked_by)
         if above and layer.masked:
             reached.add(layer.owner)
         carries[layer.name] = layer.passes_mask(above)
@@ -232,19 +232,23 @@ class Model(nn.Module):
                 values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
                 continue
             value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
-            mask = mask_with(layer.inputs[0])
+            mask = mask_with(layer.masked_by[0])
             if layer.mask:
                 name, number = source_of(layer.mask)
                 mask = values[name][number] != 0
             if isinstance(layer.spec, Merge):
                 among = [mask, *map(mask_with, layer.inputs[1:])]
                 followed = among if layer.masked else [None] * len(among)
-                values[layer.name] = [joined([value, *first], layer.spec, followed)]
-                masks[layer.name] = _mask_of_several(layer.spec, [value, *first], among)
+                values[layer.name] = [joined([value, *first], layer, followed)]
+                masks[layer.name] = _mask_of_several(layer, [value, *first], among)
                 continue
-            values[layer.name], masks[layer.name] = self._run_each(
-                layer, value, mask, first or states, layer.distributed
-            )
+            if isinstance(layer.spec, Remask):
+                values[layer.name], masks[layer.name] = [value], mask
+                continue
+            given = states
+            if first:
+                given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in first]
+            values[layer.name], masks[layer.name] = self._run_each(layer, value, mask, given, layer.distributed)
         if self._regularised:
             from gatewise_torch.regularisation import activity_penalty
 
@@ -298,19 +302,31 @@ class Model(nn.Module):
             return outputs, behind.flip(1) if turned and behind is not None else behind
         batch, steps = value.shape[:2]
         normalises = isinstance(layer.spec, BatchNorm) and self.training
+        whole = states is not None and states[0].ndim > 2  # a state for each step
         if normalises or (isinstance(layer.spec, Recurrent) and layer.spec.stateful):
             # Its states, or its statistics in training, go on from one step to the next.
             done = [
-                self._run_each(layer, value[:, step], mask[:, step] if mask is not None else None, states, axes - 1)[0]
+                self._run_each(
+                    layer,
+                    value[:, step],
+                    None if mask is None else mask[:, step],
+                    [state[:, step] for state in states] if states and whole else states,
+                    axes - 1,
+                )
                 for step in range(steps)
             ]
-            return [torch.stack(each, 1) for each in zip(*done, strict=True)], mask
-        # A mask of the steps that are gone through here says nothing of those within.
+            made = [torch.stack(each, 1) for each in zip(*(outputs for outputs, _ in done), strict=True)]
+            left = [behind for _, behind in done if behind is not None]
+            return made, torch.stack(left, 1) if left else None
+        # A mask of the steps that are gone through here says nothing of those within, and goes on as it came.
         within = mask.flatten(0, 1) if mask is not None and mask.ndim > 2 else None
-        outputs, behind = self._run_each(layer, value.flatten(0, 1), within, states, axes - 1)
-        if isinstance(layer.spec, Flip) and within is not None and behind is not None:
-            mask = behind.reshape(batch, steps, *behind.shape[1:])
-        return [output.reshape(batch, steps, *output.shape[1:]) for output in outputs], mask
+        starts = [state.flatten(0, 1) for state in states] if states and whole else states
+        outputs, behind = self._run_each(layer, value.flatten(0, 1), within, starts, axes - 1)
+        if behind is not None:
+            behind = behind.reshape(batch, steps, *behind.shape[1:])
+        elif within is None and layer.passes_mask(True):
+            behind = mask
+        return [output.reshape(batch, steps, *output.shape[1:]) for output in outputs], behind
 
     def extra_repr(self) -> str:
         """Say what comes in and out."""
@@ -399,10 +415,12 @@ def merged(halves: list[Tensor], merge: str | None) -> list[Tensor]:
     return [total / 2 if merge == "ave" else total]
 
 
-def joined(parts: Sequence[Tensor], spec: Merge, masks: Sequence[Tensor | None]) -> Tensor:
+def joined(parts: Sequence[Tensor], layer: Layer, masks: Sequence[Tensor | None]) -> Tensor:
     """Make one tensor of several, each with a mask or None."""
+    spec = layer.spec
+    assert isinstance(spec, Merge)
     if spec.merge == "concat":
-        return torch.cat(list(parts), spec.axis)
+        return torch.cat(list(parts), layer.axis)
     whole = [None if mask is None else mask.unsqueeze(-1) for mask in masks]
     made, behind = parts[0], whole[0]
     if spec.merge == "mul" and behind is not None:
@@ -442,16 +460,24 @@ _JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _mask_of_several(spec: Merge, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor | None:
+def _on_each_step(state: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return a first state for each step of some more time axes; one that has none is the same on each."""
+    if state.ndim > 2 or not axes:
+        return state
+    return state.reshape(len(state), *(1 for _ in axes), -1).expand(-1, *axes, -1)
+
+
+def _mask_of_several(layer: Layer, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor | None:
     """Return the mask of what is merged: a step counts where it does in any."""
+    assert isinstance(layer.spec, Merge)
     known = [mask for mask in masks if mask is not None]
-    if spec.merge == "concat" and known and spec.axis == 1 and values[0].ndim > 2:
+    if layer.spec.merge == "concat" and known and layer.spec.axis == 1 and values[0].ndim > 1 + layer.axis:
         return torch.cat(
             [
-                value.new_ones(value.shape[:2], dtype=torch.bool) if mask is None else mask
+                value.new_ones(value.shape[: 1 + layer.axis], dtype=torch.bool) if mask is None else mask
                 for value, mask in zip(values, masks, strict=True)
             ],
-            1,
+            layer.axis,
         )
     if len(known) < len(masks):
         return None

@@ -26,6 +26,7 @@ from gatewise.core.spec import (
     Pad,
     Pool,
     Recurrent,
+    Remask,
     Repeat,
     Reshape,
     Spec,
@@ -165,14 +166,16 @@ def walk(
             value, mask = values[layer.name][0], None
         else:
             name, number = source_of(layer.inputs[0])
-            value, mask = values[name][number], mask_with(layer.inputs[0])
+            value, mask = values[name][number], mask_with(layer.masked_by[0])
         if layer.mask and masks:
             name, number = source_of(layer.mask)
             mask = values[name][number] != 0
         given: Sequence[Array] = [values[name][number] for name, number in map(source_of, layer.inputs[1:])]
-        if isinstance(spec, Recurrent) and not given and left:
-            kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
-            given, left = left[:kinds], left[kinds:]
+        if isinstance(spec, Recurrent):
+            if not given and left:
+                kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
+                given, left = left[:kinds], left[kinds:]
+            given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in given]
         if layer.resumes and not given:
             given = kept[layer.resumes]
         way = (ways or {}).get(layer.owner, plain)
@@ -180,13 +183,13 @@ def walk(
         if isinstance(spec, Merge):
             among = [mask, *map(mask_with, layer.inputs[1:])]
             followed = among if layer.masked else [None] * len(among)
-            call = call._replace(states=None, others=given, masks=followed)
-            mask = _mask_of_several(spec, [value, *given], among)
+            call = call._replace(spec=spec.replace(axis=layer.axis), states=None, others=given, masks=followed)
+            mask = _mask_of_several(layer, [value, *given], among)
         if layer.keeper in resumed:
             values[layer.name], kept[layer.keeper] = _with_states(call, way, layer.distributed)
         else:
             values[layer.name] = _each_step(call, way, layer.distributed)
-        carried[layer.name] = _mask_behind(spec, value, mask, layer.distributed) if masks else None
+        carried[layer.name] = _mask_behind(layer, value, mask) if masks else None
     return [values[name][number] for name, number in map(source_of, network.results)]
 
 
@@ -202,15 +205,23 @@ def _with_states(call: Call, way: Way, axes: int) -> tuple[list[Array], list[Arr
 
 def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
     """Run a layer on each step of some more time axes."""
-    if not axes:
+    if not axes or isinstance(call.spec, Merge):
         return way(call)
     batch, steps = call.value.shape[:2]
-    if isinstance(call.spec, Recurrent) and call.spec.stateful:
+    if isinstance(call.spec, Recurrent) and call.spec.stateful and (call.states is None or call.states[0].ndim == 2):
         return _each_step_from_the_last(call, way, axes)
     flat = call.value.reshape(batch * steps, *call.value.shape[2:])
     mask = None if call.mask is None or call.mask.ndim < 3 else call.mask.reshape(batch * steps, -1)
-    made = _each_step(call._replace(value=flat, mask=mask), way, axes - 1)
+    states = call.states and [state.reshape(batch * steps, *state.shape[2:]) for state in call.states]
+    made = _each_step(call._replace(value=flat, mask=mask, states=states), way, axes - 1)
     return [each.reshape(batch, steps, *each.shape[1:]) for each in made]
+
+
+def _on_each_step(state: Array, axes: Sequence[int]) -> Array:
+    """Return a first state for each step of some more time axes; one that has none is the same on each."""
+    batch, *_, size = state.shape
+    whole = state if state.ndim > 2 else state.reshape(batch, *(1 for _ in axes), size)
+    return np.broadcast_to(whole, (batch, *axes, size))
 
 
 def _each_step_from_the_last(call: Call, way: Way, axes: int) -> list[Array]:
@@ -233,33 +244,37 @@ def _each_step_from_the_last(call: Call, way: Way, axes: int) -> list[Array]:
     return [each.reshape(*shape, *each.shape[2:]) for each in stacked]
 
 
-def _mask_of_several(spec: Merge, values: Sequence[Array], masks: Sequence[Array | None]) -> Array | None:
+def _mask_of_several(layer: Layer, values: Sequence[Array], masks: Sequence[Array | None]) -> Array | None:
     """Return the mask of what is merged: a step counts where it does in any."""
+    assert isinstance(layer.spec, Merge)
     if all(mask is None for mask in masks):
         return None
-    if spec.merge == "concat" and spec.axis % values[0].ndim == 1 and values[0].ndim > 2:
+    if layer.spec.merge == "concat" and layer.spec.axis == 1 and values[0].ndim > 1 + layer.axis:
         whole = [
-            np.ones(value.shape[:2], bool) if mask is None else mask for value, mask in zip(values, masks, strict=True)
+            np.ones(value.shape[: 1 + layer.axis], bool) if mask is None else mask
+            for value, mask in zip(values, masks, strict=True)
         ]
-        return np.concatenate(whole, 1)
+        return np.concatenate(whole, layer.axis)
     known = [mask for mask in masks if mask is not None]
     return np.logical_or.reduce(known) if len(known) == len(masks) else None
 
 
-def _mask_behind(spec: Spec, value: Array, mask: Array | None, axes: int) -> Array | None:
-    """Return the mask that goes on from a layer that runs on each step of some more time axes."""
-    if axes and not isinstance(spec, Flip):
+def _mask_behind(layer: Layer, value: Array, mask: Array | None) -> Array | None:
+    """Return the mask that goes on from a layer, where one came to it or None."""
+    spec = layer.spec
+    if isinstance(spec, Merge | Remask):
         return mask
-    if isinstance(spec, Flip):
-        turned = spec.mask and mask is not None and mask.ndim > 1 + axes
-        return np.flip(mask, 1 + axes) if turned and mask is not None else mask
     if isinstance(spec, Masking):
         return np.asarray((value != spec.mask_value).any(-1))
     if isinstance(spec, Embedding):
         return np.asarray(value != 0) if spec.mask_zero else None
-    if spec.ends_mask or isinstance(spec, Compare) or (isinstance(spec, Recurrent) and not spec.return_sequences):
+    if mask is None or isinstance(spec, Compare):
         return None
-    return mask
+    if mask.ndim <= layer.axis:  # only of the further axes
+        return mask if layer.passes_mask(True) else None
+    if spec.ends_mask or (isinstance(spec, Recurrent) and not spec.return_sequences):
+        return None
+    return np.flip(mask, layer.axis) if isinstance(spec, Flip) and spec.mask else mask
 
 
 def plain(call: Call) -> list[Array]:

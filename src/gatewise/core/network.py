@@ -12,7 +12,9 @@ from gatewise.core.spec import (
     Constant,
     Embedding,
     Masking,
+    Merge,
     Recurrent,
+    Remask,
     Spec,
     is_one_cell,
     outputs_of,
@@ -49,7 +51,8 @@ class Layer:
         inputs: What it reads: the name of a layer for its first output, ``name:1`` for its second, and so on. A
             recurrent layer may read its first states behind the sequence, in the order of its own states.
         trainable: Whether training changes its weights.
-        distributed: On how many more time axes it runs, on each step for itself.
+        distributed: On how many more time axes it runs, on each step as it would alone, with masks and first states.
+            A mask of these axes alone goes on from it as it came; first states without them are the same on each step.
         rules: What acts on its weights in training alone.
         step: Whether it is a bare cell, which runs one step and reads no time axis.
         masked: Whether it follows a mask that comes to it. Keras's recurrent layers do not where they read first states
@@ -85,11 +88,24 @@ class Layer:
         """The layer that keeps its states: itself, unless it goes on from another's."""
         return self.resumes or self.name
 
+    @property
+    def axis(self) -> int:
+        """Where the time axis is of what it reads, or the one along which it lays that end to end."""
+        own = self.spec.axis if isinstance(self.spec, Merge) else 1
+        return own if own < 0 else own + self.distributed
+
+    @property
+    def masked_by(self) -> tuple[str, ...]:
+        """The references of those inputs whose masks come to it."""
+        if isinstance(self.spec, Merge):
+            return self.inputs
+        return self.inputs[1:2] if isinstance(self.spec, Remask) else self.inputs[:1]
+
     def passes_mask(self, above: bool) -> bool:
-        """Say whether a mask goes on from it, where one comes to it or not (``above``)."""
+        """Say whether a mask may go on from it, where one comes to it or not (``above``)."""
         starts = isinstance(self.spec, Masking) or (isinstance(self.spec, Embedding) and self.spec.mask_zero)
         ends = self.spec.ends_mask or (isinstance(self.spec, Recurrent) and not self.spec.return_sequences)
-        ends = ends and not self.distributed
+        ends = ends and not self.distributed  # on more axes, a mask of these goes on
         return starts or (above and not ends and not isinstance(self.spec, Compare))
 
 

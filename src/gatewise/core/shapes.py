@@ -55,12 +55,12 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
 
 def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
     """Return the one shape of several, which are alike but along the axis on which they are laid end to end."""
-    axis = spec.axis % len(shapes[0]) if spec.merge == "concat" and spec.axis < len(shapes[0]) else -1
+    axis = layer.axis % len(shapes[0]) if spec.merge == "concat" and layer.axis < len(shapes[0]) else -1
     if spec.merge == "sub" and len(shapes) != 2:
         raise _misfit(layer, shapes[-1], f"It subtracts one from another, and reads {len(shapes)}.", "Give it two.")
     made = list(shapes[0])
     if spec.merge == "concat" and axis < 0:
-        raise _misfit(layer, shapes[0], f"It has no axis {spec.axis}.", "Give an axis that it has.")
+        raise _misfit(layer, shapes[0], f"It has no axis {layer.axis}.", "Give an axis that it has.")
     for shape in shapes[1:]:
         if len(shape) != len(made) or any(
             place != axis and None not in pair and pair[0] != pair[1]

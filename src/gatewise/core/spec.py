@@ -565,7 +565,8 @@ class Merge(Spec):
 
     Args:
         merge: How: laid end to end (``"concat"``), or number by number.
-        axis: The axis along which they are laid end to end, the batch being 0; -1 is the last.
+        axis: The axis along which they are laid end to end, the batch being 0; -1 is the last. Further time axes, on
+            whose steps the layer runs, do not count.
 
     >>> Merge("sum")
     Merge(merge='sum')
@@ -646,6 +647,20 @@ class Flip(Spec):
         super().__post_init__()
         _check_flag("Flip", "values", self.values)
         _check_flag("Flip", "mask", self.mask)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Remask(Spec):
+    """Gives the first of two inputs as it is, with the mask of the second, or with none where that has none.
+
+    It stands behind a model that runs on each step of a time axis, and reads what comes out of it and what went in: no
+    mask that was made within goes on.
+
+    >>> Remask()
+    Remask()
+    """
+
+    cell: ClassVar[str] = ""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -764,7 +779,10 @@ KINDS: dict[str, type[Spec]] = {
 
 WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
-    for kind in (Input, Constant, Dropout, Activation, Masking, Merge, Compare, Flip, Pool, Reshape, Repeat, Pad)
+    for kind in (
+        *(Input, Constant, Dropout, Activation, Masking, Merge, Compare, Flip, Remask),
+        *(Pool, Reshape, Repeat, Pad),
+    )
 }
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
 
