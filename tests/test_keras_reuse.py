@@ -295,12 +295,34 @@ def test_one_cell_does_not_go_into_a_file_of_keras(keras, tmp_path):
         keras.saving.load_model(tmp_path / "m.keras")
 
 
-def test_one_direction_of_two_alike_is_refused(keras):
-    source, cell, layers = keras.Input((STEPS, FEATURES)), keras.layers.LSTMCell(4), keras.layers
-    both = layers.Bidirectional(layers.LSTM(4), backward_layer=layers.RNN(cell, go_backwards=True))
-    for made in ([both(source), layers.RNN(cell)(source)], [layers.RNN(cell)(source), both(source)]):
-        with pytest.raises(UnsupportedModelError, match="shares a part of its weights"):
-            gw.port(keras.Model(source, made), to="torch")
+@pytest.mark.parametrize("kind", ["first", "last", "another two", "itself", "both"])
+def test_one_direction_of_two_alike(keras, torch, kind):
+    """Directions that are alike are two layers where a cell of theirs runs elsewhere, too."""
+    layers, options = keras.layers, {"return_sequences": True, "dtype": "float64"}
+    source = keras.Input((STEPS, FEATURES), dtype="float64")
+    x, cell = layers.Masking(dtype="float64")(source), layers.LSTMCell(4, dtype="float64")
+
+    def two(first, last, name=None):
+        backward = layers.RNN(last, go_backwards=True, **options)
+        made = layers.Bidirectional(layers.RNN(first, **options), backward_layer=backward, name=name, dtype="float64")
+        made.forward_layer.cell = first  # it is a copy
+        return made
+
+    other = layers.LSTMCell(4, dtype="float64")
+    # Made before any of them is built: a built cell would stay in the layer that held its copy.
+    alone, both, same = layers.RNN(cell, **options), two(other, cell), two(other, cell)
+    made = {
+        "first": lambda: [both(x), alone(source)],
+        "last": lambda: [alone(source), both(x)],
+        "another two": lambda: [both(x), two(layers.LSTMCell(4, dtype="float64"), cell)(source)],
+        "itself": lambda: [two(cell, cell)(x)],
+        "both": lambda: [both(x), same(source)],
+    }[kind]()
+    model = fill(keras.Model(source, made), np.random.default_rng(0))
+    module, again = assert_alike(torch, model)
+    assert len(again.weights) == len(model.weights)
+    assert gw.count(module.network, "keras").total == model.count_params()
+    assert gw.verify(model, module, gradients=True).passed
 
 
 @pytest.mark.parametrize(

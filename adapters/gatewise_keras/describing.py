@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -267,6 +268,7 @@ class _Laying:
         self._owners: dict[int, str] = {}
         self._keepers: dict[int, str] = {}
         self._carries: dict[str, bool] = {}
+        self._apart: set[int] = set()  # Bidirectional layers whose cells other layers run, too
 
     def free(self, name: str, *, own: bool = False) -> str:
         """Return the name, or it with a number where it is taken; a layer's ``own`` name is kept for it."""
@@ -351,7 +353,7 @@ class _Laying:
             # All uses of one stack must be alike, also where a mask comes to some alone.
             turned = self._masks and layer.go_backwards
             return self._stack(layer, name, above, states, turned=turned, **place)
-        if type(layer) is keras.layers.Bidirectional and not _is_alike(layer):
+        if type(layer) is keras.layers.Bidirectional and not (_is_alike(layer) and id(layer) not in self._apart):
             return self._directions(layer, name, above, states, **place)
         spec = _spec_of(layer)
         if isinstance(spec, Activation) or spec == Dropout(spec.options().get("rate", 0.0)):
@@ -461,6 +463,7 @@ class _Graph(_Laying):
         )
         super().__init__({layer.name for layer in model.layers}, masks=masks)
         self.model = model
+        self._apart = _apart(model)
         self._axes: tuple[int | None, ...] = ()  # steps of the axes on which a model within this one is run
         self._shape: tuple[int | None, ...] = ()  # of what the layer reads that is being read
         self._own = set(map(id, model.layers))
@@ -704,6 +707,20 @@ class _Graph(_Laying):
         readers = [node.operation for node in layer._outbound_nodes]
         integer = "int" in kind or any(isinstance(reader, keras.layers.Embedding) for reader in readers)
         return Input(tuple(shape), integer=integer, batch=batch, boolean=kind == "bool")
+
+
+def _apart(model: Any) -> set[int]:
+    """Return the Bidirectional layers of which a direction shares its cell with another layer or direction."""
+    import keras
+
+    there = {id(layer): layer for layer in model._flatten_layers()}.values()
+    users = Counter(id(layer.cell) for layer in there if isinstance(layer, keras.layers.RNN))
+    return {
+        id(layer)
+        for layer in there
+        if isinstance(layer, keras.layers.Bidirectional)
+        and any(users[id(one.cell)] > 1 for one in (layer.forward_layer, layer.backward_layer))
+    }
 
 
 _Scope = dict[tuple[int, int], list[str]]

@@ -192,7 +192,9 @@ LIMITS = (
     ),
     Limit("stateful", "in TimeDistributed, steps not known", "theirs", "Keras runs all steps at once, from one state."),
     Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
-    Limit("stateful", "a layer used twice in a model in TimeDistributed", "ours", "Each step of the axis uses it twice."),
+    Limit(
+        "stateful", "a layer used twice in a model in TimeDistributed", "ours", "Each step of the axis uses it twice."
+    ),
     Limit("initial_state", "a constant, batch not known", "theirs", "It fits one size of the batch."),
     Limit("mask", "made by a Lambda or a function of your own", "impossible", "Its code cannot be read."),
     Limit("mask", "made by other operations", "ours", "Not comparisons with a number, any, all, and, or, not, cast."),
@@ -211,7 +213,6 @@ LIMITS = (
     Limit(
         "a cell used twice", "in a .keras file", "theirs", "Keras writes its weights once, and cannot read the file."
     ),
-    Limit("a cell used twice", "by one of two directions alike", "ours", "They are one layer, and share whole."),
 )
 """What a port from Keras refuses, or leaves behind with a remark."""
 
