@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gatewise.core.network import Layer, Network, Rule, source_of
-from gatewise.core.spec import RUN, Compare, Constant, Input, Merge, Recurrent, Remask, Spec, outputs_of
+from gatewise.core.spec import RUN, Constant, Input, Merge, Operation, Recurrent, Remask, Spec, outputs_of
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import executed, state_count
+from gatewise_keras.operations import operated
 
 
 def assemble(
@@ -98,8 +98,8 @@ class _Assembly:
         if layer.name in self._models:
             return self._distribute(layer, tensors, axes)
         source, *first = [tensors[name][number] for name, number in map(source_of, layer.inputs)]
-        if isinstance(spec, Compare):
-            return [_compared(spec, source)]
+        if isinstance(spec, Operation):
+            return [operated(spec, [source, *first], dtype)]
         if isinstance(spec, Merge):
             own = spec.axis if spec.axis < 0 else layer.axis - axes
             return [_joined(layer, dataclasses.replace(spec, axis=own), [source, *first], dtype)]
@@ -211,11 +211,7 @@ def _alone(network: Network, dtype: str, form: str) -> tuple[Any, dict[str, Any]
 
 
 def _joined(layer: Layer, spec: Merge, parts: list[Any], dtype: str) -> Any:
-    """Return what a merge makes of tensors; of masks, an operation does."""
-    import keras
-
-    if parts[0].dtype == "bool" and spec.merge in ("min", "max"):
-        return functools.reduce(keras.ops.logical_and if spec.merge == "min" else keras.ops.logical_or, parts)
+    """Return what a merge makes of tensors."""
     native = make(spec, layer.name, dtype)
     if spec.merge == "mul" and not layer.masked:
         from gatewise_keras import cells
@@ -237,19 +233,6 @@ def _same_cell(native: Any, layer: Layer, dtype: str) -> Any:
         )
     options = {name: getattr(layer.spec, name) for name in RUN}
     return keras.layers.RNN(native.cell, **options, dtype=dtype, name=None if layer.distributed else layer.name)
-
-
-def _compared(spec: Compare, tensor: Any) -> Any:
-    """Return a mask as Keras's operations make it."""
-    import keras
-
-    ops = keras.ops
-    if tensor.dtype == "bool" and spec.value == 0 and spec.test in ("equal", "not_equal"):
-        passed = ops.logical_not(tensor) if spec.test == "equal" else tensor
-    else:
-        whole = "int" in tensor.dtype and spec.value == int(spec.value)
-        passed = getattr(ops, spec.test)(tensor, int(spec.value) if whole else spec.value)
-    return passed if spec.over is None else getattr(ops, spec.over)(passed, axis=-1)
 
 
 def _is_ordered(model: Any, uses: Sequence[Any]) -> bool:

@@ -12,11 +12,11 @@ import numpy as np
 
 from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import (
+    FUNCTIONS,
     GRU,
     LSTM,
     RNN,
     Activation,
-    Compare,
     Constant,
     Dense,
     Dropout,
@@ -26,6 +26,7 @@ from gatewise.core.spec import (
     Masking,
     Merge,
     Norm,
+    Operation,
     Recurrent,
     Remask,
     Spec,
@@ -34,6 +35,7 @@ from gatewise.core.spec import (
     outputs_of,
 )
 from gatewise.errors import UnsupportedModelError
+from gatewise_keras.operations import operation_of
 from gatewise_keras.ordinary import ALONE, TWINS, Twin
 
 CLASSES: dict[type[Spec], str] = {
@@ -59,21 +61,6 @@ JOINS = {
     "min": "Minimum",
 }
 """Word of ``Merge`` → Keras's class for it."""
-
-
-TESTS = {
-    "NotEqual": "not_equal",
-    "Equal": "equal",
-    "Greater": "greater",
-    "GreaterEqual": "greater_equal",
-    "Less": "less",
-    "LessEqual": "less_equal",
-}
-"""Operation of ``keras.ops`` → word of ``Compare``."""
-
-
-MIRRORED = {"greater": "less", "less": "greater", "greater_equal": "less_equal", "less_equal": "greater_equal"}
-"""Word of ``Compare`` → the one that says the same with both sides exchanged."""
 
 
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
@@ -383,7 +370,8 @@ class _Laying:
         """
         added = list(self.layers.values())[there:]
         masks = any(map(self.carries, [above, *made])) and any(map(_changes_mask, added))
-        if masks or any(isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1 for layer in added):
+        # What no layer of Keras's does by itself can stand in TimeDistributed only within a model.
+        if masks or any(isinstance(layer.spec, Operation) or _is_started(layer) for layer in added):
             return [self.add(self.free(name, own=True), Remask(), (made[0], above), distributed=axes)]
         return made
 
@@ -432,6 +420,11 @@ class _Laying:
 def _all_of(name: str, spec: Spec) -> list[str]:
     """Return all that a layer gives, as references."""
     return [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
+
+
+def _is_started(layer: Layer) -> bool:
+    """Say whether a layer reads its first states."""
+    return isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1
 
 
 def _changes_mask(layer: Layer) -> bool:
@@ -552,39 +545,21 @@ class _Graph(_Laying):
         return str(scope[use][index])
 
     def operate(self, operation: Any, arguments: Sequence[Any], scope: _Scope) -> str:
-        """Add what one operation of ``keras.ops`` is, of those that make masks; return it as a reference."""
+        """Add what one operation of ``keras.ops`` is; return it as a reference."""
         import keras
 
-        kind = type(operation).__name__ if type(operation).__module__.startswith("keras.") else ""
-        tensors = [each for each in arguments if isinstance(each, keras.KerasTensor)]
-        numbers = [each for each in arguments if not isinstance(each, keras.KerasTensor)]
-        spec: Spec | None = None
-        if kind in TESTS and len(tensors) == 1 and np.ndim(numbers[0]) == 0:
-            word = TESTS[kind]
-            value = np.asarray(keras.ops.convert_to_numpy(numbers[0])).item()
-            spec = Compare(MIRRORED.get(word, word) if tensors[0] is arguments[1] else word, value * 1)
-        elif kind in ("Any", "All") and not operation.keepdims:
-            axes = {axis % len(tensors[0].shape) for axis in np.atleast_1d(operation.axis) if axis is not None}
-            spec = Compare(over=kind.lower()) if axes == {len(tensors[0].shape) - 1} else None
-        elif kind == "LogicalNot":
-            spec = Compare("equal")
-        elif kind == "Cast" and operation.dtype == "bool":
-            spec = Compare()
-        elif kind in ("LogicalAnd", "LogicalOr") and len(tensors) == 2:
-            spec = Merge("min" if kind == "LogicalAnd" else "max")
+        spec = operation_of(operation, arguments)
         if spec is None:
+            kind = type(operation).__name__
             raise UnsupportedModelError(
-                f"The operation {operation.name!r} ({kind or type(operation).__name__}) is not supported as it is.",
-                "Those that make masks are: comparisons of a tensor with a number, any and all of the last axis, "
-                "logical_and, logical_or, logical_not and a cast to bool.",
+                f"The operation {operation.name!r} ({kind}) is not supported, or not as it is.",
+                f"Those of keras.ops that are: {', '.join(FUNCTIONS)}; none of them along the batch.",
                 "Do it with layers, or around the port; a mask may be an Input of dtype='bool'.",
             )
+        tensors = [each for each in keras.tree.flatten(list(arguments)) if isinstance(each, keras.KerasTensor)]
         reads = [self.visit(tensor, scope) for tensor in tensors]
-        if isinstance(spec, Merge):
-            for place, tensor in enumerate(tensors):
-                if keras.backend.standardize_dtype(tensor.dtype) != "bool":
-                    reads[place] = self.add(self.free(f"{operation.name}_cast"), Compare(), [reads[place]])
-        return self.add(self.free(operation.name), spec, reads)
+        axes = {"distributed": len(self._axes)} if self._axes else {}
+        return self.add(self.free(operation.name), spec, reads, **axes)
 
     def constant(self, operation: Any, state: Any) -> str:
         """Add first states that are numbers and no tensor of the model; they fit one size of the batch."""

@@ -197,7 +197,7 @@ LIMITS = (
     ),
     Limit("initial_state", "a constant, batch not known", "theirs", "It fits one size of the batch."),
     Limit("mask", "made by a Lambda or a function of your own", "impossible", "Its code cannot be read."),
-    Limit("mask", "made by other operations", "ours", "Not comparisons with a number, any, all, and, or, not, cast."),
+    Limit("keras.ops", "along the batch; matmul, cumsum, argmax, …", "ours", "Beyond recurrent layers."),
     Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
     Limit("implementation", "1, in a file", "theirs", "Keras does not write it, nor copy it into Bidirectional."),
     Limit(

@@ -13,7 +13,6 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
     BatchNorm,
-    Compare,
     Constant,
     Conv1D,
     Dense,
@@ -24,6 +23,7 @@ from gatewise.core.spec import (
     LayerNorm,
     Masking,
     Merge,
+    Operation,
     Recurrent,
     Remask,
     Spec,
@@ -31,6 +31,7 @@ from gatewise.core.spec import (
 )
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
+from gatewise_torch.operations import operated
 from gatewise_torch.steps import MOVED, convolved
 
 FUSED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -245,6 +246,10 @@ class Model(nn.Module):
             if isinstance(layer.spec, Remask):
                 values[layer.name], masks[layer.name] = [value], mask
                 continue
+            if isinstance(layer.spec, Operation):
+                values[layer.name] = [_operated_on_steps(layer.spec, [value, *first], layer.distributed)]
+                masks[layer.name] = None
+                continue
             given = states
             if first:
                 given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in first]
@@ -266,9 +271,6 @@ class Model(nn.Module):
             _check_states(layer.name, spec, value, states)
             outputs = _recur(spec, module, value, mask if layer.masked else None, states)
             return outputs, mask if spec.return_sequences else None
-        if isinstance(spec, Compare):
-            passed = getattr(torch, _TESTS[spec.test])(value, spec.value)
-            return [passed if spec.over is None else getattr(torch, spec.over)(passed, -1)], None
         if isinstance(spec, Flip):
             return [value.flip(1) if spec.values else value], mask
         if isinstance(spec, Embedding):
@@ -440,16 +442,6 @@ def joined(parts: Sequence[Tensor], layer: Layer, masks: Sequence[Tensor | None]
     return made / len(parts) if spec.merge == "ave" else made
 
 
-_TESTS = {
-    "not_equal": "ne",
-    "equal": "eq",
-    "greater": "gt",
-    "greater_equal": "ge",
-    "less": "lt",
-    "less_equal": "le",
-}
-"""Word of ``Compare`` → torch's function for it."""
-
 _JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": torch.add,
     "mul": torch.mul,
@@ -458,6 +450,14 @@ _JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max": torch.maximum,
     "min": torch.minimum,
 }
+
+
+def _operated_on_steps(spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
+    """Return what an operation gives on each step of some more time axes."""
+    if not axes:
+        return operated(spec, values)
+    made = operated(spec, [value.flatten(0, axes) for value in values])
+    return made.reshape(*values[0].shape[: 1 + axes], *made.shape[1:])
 
 
 def _on_each_step(state: Tensor, axes: Sequence[int]) -> Tensor:

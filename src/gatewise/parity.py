@@ -22,8 +22,8 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import (
+    TESTS,
     Activation,
-    Compare,
     Constant,
     Conv1D,
     Dense,
@@ -32,6 +32,7 @@ from gatewise.core.spec import (
     Input,
     Masking,
     Norm,
+    Operation,
     Pool,
     Recurrent,
     Repeat,
@@ -283,6 +284,8 @@ def _free(network: Network) -> Network:
         return network  # Keras runs it on steps whose number is known.
     if any(isinstance(layer.spec, Reshape) and not layer.distributed for layer in network.layers):
         return network  # What reads the numbers of all steps side by side has a weight for each.
+    if any(isinstance(layer.spec, Operation) and layer.spec.counts_steps for layer in network.layers):
+        return network
 
     def freed(spec: Spec) -> Spec:
         if not isinstance(spec, Input):
@@ -642,6 +645,21 @@ def _long_enough(network: Network, length: int) -> int:
     return length
 
 
+TAKEN_FOR = dict(
+    pair
+    for one, other in (
+        *(("not_equal", "equal"), ("greater", "less_equal"), ("less", "greater_equal")),
+        *(("logical_and", "logical_or"), ("max", "min"), ("mean", "sum"), ("add", "subtract")),
+    )
+    for pair in ((one, other), (other, one))
+)
+"""Operation → the one that it is taken for by mistake; of a comparison, what passes where it does not."""
+
+
+_MOVING = ("get_item", "expand_dims", "squeeze", "flip", "float", "int")
+"""Operations that give the numbers that they read."""
+
+
 def _of_length(network: Network, steps: int) -> Network:
     """Return a network whose inputs have so many steps where they may have any number."""
 
@@ -671,7 +689,7 @@ def _draw(
     shape = (spec.batch or batch, *(length if size is None else size for size in spec.shape))
     if spec.boolean:
         return random.random(shape) < 0.7
-    tests = [layer.spec for layer in network.layers if isinstance(layer.spec, Compare) and source.name in layer.inputs]
+    tests = _tests(network, source)
     if not spec.integer:
         drawn = (scale * random.normal(size=shape)).astype(np.float32)
         for layer in network.layers:
@@ -679,11 +697,24 @@ def _draw(
                 # The end of the first sequence is masked, and a step inside the last.
                 drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = layer.spec.mask_value
         for test in tests if drawn.ndim > 1 else ():
-            drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = test.value
+            for number in test.numbers[:1]:
+                drawn[0, shape[1] - shape[1] // 3 :] = drawn[-1, shape[1] // 2] = number
         return drawn
     tables = [layer.spec.tokens for layer in network.layers if isinstance(layer.spec, Embedding)]
-    highest = max((int(test.value) for test in tests), default=0)
+    highest = max((int(number) for test in tests for number in test.numbers), default=0)
     return random.integers(0, min(tables, default=max(2, highest + 2)), shape).astype(np.int32)
+
+
+def _tests(network: Network, source: Layer) -> list[Operation]:
+    """Return the comparisons of what an input holds, also of a part of it or in another shape."""
+    same, found = {source.name}, []
+    for layer in network.layers:
+        if isinstance(layer.spec, Operation) and same.issuperset(layer.inputs):
+            if layer.spec.function in TESTS:
+                found.append(layer.spec)
+            elif layer.spec.function in _MOVING:
+                same.add(layer.name)
+    return found
 
 
 def _state_sizes(network: Network) -> list[int]:
@@ -791,8 +822,9 @@ def misreadings(layer: Layer, alike: Collection[str] = ()) -> Iterator[tuple[str
     if isinstance(layer.spec, Recurrent) and not (layer.inputs and source_of(layer.inputs[0])[0] in alike):
         turned = layer.spec.replace(go_backwards=not layer.spec.go_backwards)
         yield "sequence read from the other end", dataclasses.replace(layer, spec=turned)
-    if isinstance(layer.spec, Compare):
-        yield "mask inverted", dataclasses.replace(layer, spec=layer.spec.opposite)
+    if isinstance(layer.spec, Operation) and layer.spec.function in TAKEN_FOR:
+        wrong = TAKEN_FOR[layer.spec.function]
+        yield f"{wrong} for {layer.spec.function}", dataclasses.replace(layer, spec=layer.spec.replace(function=wrong))
     if isinstance(layer.spec, Conv1D) and layer.spec.width > 1 and layer.spec.padding != "valid":
         padding = "causal" if layer.spec.padding == "same" else "same"
         yield (

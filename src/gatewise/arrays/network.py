@@ -15,14 +15,16 @@ import numpy as np
 from gatewise.arrays import reference
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
+    ACTIVATIONS,
+    OVER,
     Activation,
-    Compare,
     Constant,
     Embedding,
     Flip,
     Input,
     Masking,
     Merge,
+    Operation,
     Pad,
     Pool,
     Recurrent,
@@ -48,7 +50,7 @@ class Call(NamedTuple):
         value: What it reads, batch first.
         mask: (batch, steps), true where a step counts, or None.
         states: Its first states, (batch, size) each, or None.
-        others: What it reads beside the value, where it merges.
+        others: What it reads beside the value, where it merges or is an operation.
         masks: The masks of all that it merges.
     """
 
@@ -185,6 +187,8 @@ def walk(
             followed = among if layer.masked else [None] * len(among)
             call = call._replace(spec=spec.replace(axis=layer.axis), states=None, others=given, masks=followed)
             mask = _mask_of_several(layer, [value, *given], among)
+        if isinstance(spec, Operation):
+            call = call._replace(states=None, others=given)
         if layer.keeper in resumed:
             values[layer.name], kept[layer.keeper] = _with_states(call, way, layer.distributed)
         else:
@@ -213,7 +217,8 @@ def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
     flat = call.value.reshape(batch * steps, *call.value.shape[2:])
     mask = None if call.mask is None or call.mask.ndim < 3 else call.mask.reshape(batch * steps, -1)
     states = call.states and [state.reshape(batch * steps, *state.shape[2:]) for state in call.states]
-    made = _each_step(call._replace(value=flat, mask=mask, states=states), way, axes - 1)
+    others = [other.reshape(batch * steps, *other.shape[2:]) for other in call.others]
+    made = _each_step(call._replace(value=flat, mask=mask, states=states, others=others), way, axes - 1)
     return [each.reshape(batch, steps, *each.shape[1:]) for each in made]
 
 
@@ -268,7 +273,7 @@ def _mask_behind(layer: Layer, value: Array, mask: Array | None) -> Array | None
         return np.asarray((value != spec.mask_value).any(-1))
     if isinstance(spec, Embedding):
         return np.asarray(value != 0) if spec.mask_zero else None
-    if mask is None or isinstance(spec, Compare):
+    if mask is None or isinstance(spec, Operation):
         return None
     if mask.ndim <= layer.axis:  # only of the further axes
         return mask if layer.passes_mask(True) else None
@@ -296,14 +301,36 @@ def plain(call: Call) -> list[Array]:
         if spec.merge in ("max", "min", "mul"):
             return [_joined_under_masks(spec, parts, call.masks or [None] * len(parts))]
         return [JOINED[spec.merge](parts, spec.axis)]
-    if isinstance(spec, Compare):
-        passed = getattr(np, spec.test)(call.value, spec.value)
-        return [passed if spec.over is None else getattr(np, spec.over)(passed, -1)]
+    if isinstance(spec, Operation):
+        return [_operated(spec, [call.value, *call.others])]
     if isinstance(spec, Flip):
         return [call.value[:, ::-1]] if spec.values else [call.value]
     if type(spec) in MOVED:
         return [MOVED[type(spec)](spec, call.value, call.mask)]
     return [call.value]
+
+
+def _operated(spec: Operation, read: Sequence[Array]) -> Array:
+    name = spec.function
+    values = [np.asarray(each) for each in spec.arguments(read)]
+    made: Any
+    if name == "get_item":
+        entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
+        made = read[0][(slice(None), *entries)]
+    elif name in ACTIVATIONS:
+        made = reference.ACTIVATION_FUNCTIONS[name](np.asarray(read[0], np.float64))
+    elif name in OVER:
+        made = getattr(np, name)(read[0], spec.axis, keepdims=spec.keep)
+    elif name in ("concatenate", "stack"):
+        made = getattr(np, name)(values, spec.axis[0])
+    elif spec.axis:
+        made = getattr(np, name)(read[0], spec.axis)
+    elif name in ("float", "int", "bool"):
+        made = read[0].astype({"float": np.float64, "int": np.int64, "bool": np.bool_}[name])
+    else:
+        with np.errstate(all="ignore"):
+            made = getattr(np, name)(*values)
+    return np.asarray(made)
 
 
 def _pooled(spec: Pool, value: Array, mask: Array | None) -> Array:

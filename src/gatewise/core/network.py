@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from gatewise.core.spec import (
     KINDS,
     WEIGHTLESS,
-    Compare,
     Constant,
     Embedding,
     Masking,
     Merge,
+    Operation,
     Recurrent,
     Remask,
     Spec,
@@ -106,13 +106,18 @@ class Layer:
         starts = isinstance(self.spec, Masking) or (isinstance(self.spec, Embedding) and self.spec.mask_zero)
         ends = self.spec.ends_mask or (isinstance(self.spec, Recurrent) and not self.spec.return_sequences)
         ends = ends and not self.distributed  # on more axes, a mask of these goes on
-        return starts or (above and not ends and not isinstance(self.spec, Compare))
+        return starts or (above and not ends and not isinstance(self.spec, Operation))
 
 
 def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
     """Read a rule that was written as plain data; a list in it was a tuple."""
     pairs = ((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items())
     return Rule(kind, weight, name, tuple(sorted(pairs)))
+
+
+def _tupled(value: Any) -> Any:
+    """Return what was a tuple before it was written as plain data."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def source_of(reference: str) -> tuple[str, int]:
@@ -253,7 +258,7 @@ class Network:
             layers = []
             for entry in data["layers"]:
                 kind, options = kinds[entry["kind"]], dict(entry["options"])
-                options |= {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
+                options |= {name: _tupled(value) for name, value in options.items()}
                 if kind is Constant:
                     options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
                 unknown = set(options) - set(kind.__dataclass_fields__)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
-    Compare,
+    OVER,
+    POINTWISE,
     Constant,
     Conv1D,
     Dense,
@@ -14,6 +16,7 @@ from gatewise.core.spec import (
     Input,
     Merge,
     Norm,
+    Operation,
     Pad,
     Pool,
     Recurrent,
@@ -48,6 +51,11 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
             first, *others = [found[name][number] for name, number in map(source_of, layer.inputs)]
             if isinstance(layer.spec, Merge):
                 found[layer.name] = (_merged(layer, layer.spec, [first, *others]),)
+            elif isinstance(layer.spec, Operation):
+                axes = first[1 : 1 + layer.distributed]
+                inner = [(shape[0], *shape[1 + layer.distributed :]) for shape in (first, *others)]
+                batch, *rest = _operated(layer, layer.spec, inner)
+                found[layer.name] = ((batch, *axes, *rest),)
             else:
                 found[layer.name] = _distributed(layer, layer.spec, first, layer.distributed)
     return found
@@ -74,6 +82,55 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
             else:
                 made[place] = size if here is None else here
     return tuple(made)
+
+
+def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
+    """Return the shape that an operation gives, of the shapes that it reads, or of nothing that it cannot read."""
+    made = list(read[0])
+    if spec.axis and spec.axis[-1] >= len(made) + (spec.function in ("expand_dims", "stack")):
+        raise _misfit(layer, read[0], f"It has no axis {spec.axis[-1]}.", "Give an axis that it has.")
+    if spec.function == "get_item":
+        return (made[0], *_items(spec.key, made[1:]))
+    if spec.function in OVER or spec.function == "squeeze":
+        kept = [1 if place in spec.axis else size for place, size in enumerate(made)]
+        return tuple(kept if spec.keep else [size for place, size in enumerate(made) if place not in spec.axis])
+    if spec.function == "concatenate":
+        sizes = [shape[spec.axis[0]] for shape in read]
+        made[spec.axis[0]] = None if None in sizes else sum(size for size in sizes if size is not None)
+        return tuple(made)
+    if spec.function in ("expand_dims", "stack"):
+        return (*made[: spec.axis[0]], len(read) if spec.function == "stack" else 1, *made[spec.axis[0] :])
+    if spec.function not in POINTWISE:
+        return tuple(made)
+    given = [shape if isinstance(shape, list) else _shape_of(shape) for shape in spec.arguments([*map(list, read)])]
+    longest = max(map(len, given))
+    spread = [[1] * (longest - len(shape)) + list(shape) for shape in given]
+    made = []
+    for sizes in zip(*spread, strict=True):
+        known = {size for size in sizes if size != 1}
+        if len(known - {None}) > 1:
+            raise _misfit(layer, read[0], f"Lengths {sorted(known - {None})} do not fit.", "Give it shapes that do.")
+        made.append(next(iter(known - {None}), None) if known else 1)
+    return tuple(made)
+
+
+def _items(key: tuple[Any, ...], shape: list[int | None]) -> list[int | None]:
+    """Return the lengths of what a key takes from axes of some lengths."""
+    rest = list(shape)
+    made: list[int | None] = []
+    for entry in key:
+        if entry == "new":
+            made.append(1)
+            continue
+        size = rest.pop(0)
+        if isinstance(entry, tuple):
+            made.append(size if size is None else len(range(*slice(*entry).indices(size))))
+    return [*made, *rest]
+
+
+def _shape_of(array: Any) -> list[int | None]:
+    """Return the shape of nested tuples of numbers."""
+    return [len(array), *_shape_of(array[0])] if isinstance(array, tuple) else []
 
 
 def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
@@ -111,8 +168,6 @@ def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
         return ((shape[0], None if shape[1] is None else shape[1] + sum(spec.steps), shape[2]),)
     if isinstance(spec, Conv1D | Pool):
         return (_windowed(layer, spec, shape),)
-    if isinstance(spec, Compare) and spec.over is not None:
-        return (shape[:-1],)
     return (shape,)
 
 

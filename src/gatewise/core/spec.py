@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,8 +32,22 @@ JOINS = ("concat", "sum", "mul", "ave", "sub", "max", "min")
 TESTS = ("not_equal", "equal", "greater", "greater_equal", "less", "less_equal")
 """How a number is compared with another."""
 
-OPPOSITES = ("equal", "not_equal", "less_equal", "less", "greater_equal", "greater")
-"""What passes where each of ``TESTS`` does not."""
+POINTWISE = (
+    *("absolute", "negative", "square", "sqrt", "exp", "log", "sign", "floor", "round", "zeros_like", "ones_like"),
+    *("add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "clip", "where"),
+    *("isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or", "logical_xor", *TESTS),
+    *("float", "int", "bool"),
+)
+"""Functions of numbers, each for itself; arrays of several shapes are spread out over each other."""
+
+OVER = ("sum", "mean", "prod", "max", "min", "any", "all")
+"""Functions that make one number of all along some axes."""
+
+ALONG = ("expand_dims", "squeeze", "flip", "concatenate", "stack")
+"""Functions that change or join axes."""
+
+FUNCTIONS = (*POINTWISE, *OVER, *ALONG, "get_item", *ACTIVATIONS)
+"""What an ``Operation`` may compute."""
 
 RUN = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
 """What a layer says of how it runs its cell; layers that run one cell may differ in it."""
@@ -586,42 +601,64 @@ class Merge(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Compare(Spec):
-    """Compares each number with one: what comes out is a mask, to which no mask belongs.
+def _flat(nested: Any) -> list[Any]:
+    """Return what nested tuples hold."""
+    return [each for entry in nested for each in _flat(entry)] if isinstance(nested, tuple) else [nested]
 
-    ``not`` is a test for equality with 0, "is any feature …" a test over the features; two masks are joined by
-    ``Merge("min")`` (and) or ``Merge("max")`` (or).
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Operation(Spec):
+    """A function of tensors that is no layer, by NumPy's name for it; no mask goes on from it.
+
+    It makes masks (``not_equal``, ``any``), takes a step of a sequence (``get_item``) or joins tensors. Of further time
+    axes, on whose steps it runs, nothing is said here: the batch is axis 0, the steps are axis 1.
 
     Args:
-        test: How: ``"not_equal"``, ``"equal"``, ``"greater"``, ``"greater_equal"``, ``"less"``, ``"less_equal"``.
-        value: With what.
-        over: Whether ``"any"`` or ``"all"`` of the last axis must pass, which is gone then; None to keep each.
+        function: Which: one of ``POINTWISE``, ``OVER``, ``ALONG``, an activation, or ``"get_item"``.
+        operands: What it is called on: None stands for the tensors that it reads, in turn; a number, or nested tuples
+            of numbers, for itself. Without it, all that it reads.
+        axis: The axis, or several, of a function over axes or along one.
+        keep: Whether axes that it reduces stay, with one entry.
+        key: Of ``"get_item"``, an entry for each axis behind the batch: a number, ``(start, stop, step)``, or ``"new"``
+            for an axis that was not there.
 
-    >>> Compare(over="any")
-    Compare(over='any')
+    >>> Operation("not_equal", (None, 0)), Operation("get_item", key=(-1,))
+    (Operation(function='not_equal', operands=(None, 0)), Operation(function='get_item', key=(-1,)))
     """
 
-    test: str = "not_equal"
-    value: float = 0
+    function: str
+    operands: tuple[Any, ...] = ()
     _: dataclasses.KW_ONLY
-    over: str | None = None
+    axis: tuple[int, ...] = ()
+    keep: bool = False
+    key: tuple[Any, ...] = ()
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("Compare", "test", self.test, TESTS)
-        _check_choice("Compare", "over", self.over, (None, "any", "all"))
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+        _check_choice("Operation", "function", self.function, FUNCTIONS)
+        _check_flag("Operation", "keep", self.keep)
+        if not all(isinstance(axis, int) and axis > 0 for axis in self.axis):
             raise SpecError(
-                f"value={self.value!r} is no number.", "Compare: it compares with a number.", "Give value=0, say."
+                f"axis={self.axis!r} are no axes.", "Operation: axes are numbers from 1.", "The batch stays as it is."
             )
 
+    def arguments(self, read: Sequence[Any]) -> list[Any]:
+        """Return what the function is called on, where it reads so many tensors."""
+        rest = iter(read)
+        return [next(rest) if each is None else each for each in self.operands] or list(read)
+
     @property
-    def opposite(self) -> Compare:
-        """The test that passes where this one does not."""
-        place = TESTS.index(self.test)
-        return Compare(OPPOSITES[place], self.value, over={"any": "all", "all": "any"}.get(str(self.over)))
+    def numbers(self) -> list[float]:
+        """All numbers that it is called on beside what it reads."""
+        return [each for each in _flat(self.operands) if each is not None]
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether it fits a certain number of steps: it has arrays of its own, or names steps by their number."""
+        return any(isinstance(each, tuple) for each in self.operands) or any(
+            isinstance(each, int) and each not in (-1, 0, 1) for each in _flat(self.key)
+        )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -780,7 +817,7 @@ KINDS: dict[str, type[Spec]] = {
 WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
     for kind in (
-        *(Input, Constant, Dropout, Activation, Masking, Merge, Compare, Flip, Remask),
+        *(Input, Constant, Dropout, Activation, Masking, Merge, Operation, Flip, Remask),
         *(Pool, Reshape, Repeat, Pad),
     )
 }

@@ -1,0 +1,144 @@
+"""Keras's operations on tensors, read and built. Keras is imported by each function when it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Operation
+
+SYNONYMS = {"TrueDivide": "divide", "Amax": "max", "Amin": "min", "ReLU": "relu"}
+"""Class of an operation → NumPy's name, where that is not the name of the class."""
+
+USUAL = {
+    **dict.fromkeys(("initial", "dtype", "max_value")),
+    **dict.fromkeys(("decimals", "negative_slope", "threshold"), 0),
+    "alpha": 1.0,
+    "approximate": False,
+}
+"""Options of operations that have one value that is supported."""
+
+TYPES = {"bool": "bool", "int32": "int", "int64": "int", "float32": "float", "float64": "float"}
+"""Type of Keras's → the function that makes it."""
+
+
+def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | None:
+    """Return what an operation of ``keras.ops`` is, called on some arguments; None where it is not known."""
+    import keras
+
+    kind = type(operation).__name__
+    name = SYNONYMS.get(kind) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+    options = {key: value for key, value in vars(operation).items() if not key.startswith("_") and key != "name"}
+    axis, keep = options.pop("axis", ()), bool(options.pop("keepdims", False))
+    bounds = [options.pop(each) for each in ("x_min", "x_max") if each in options]
+    first = arguments[0][0] if isinstance(arguments[0], list | tuple) else arguments[0]
+    if name == "cast":
+        name = _cast_to(options.pop("dtype"), first)
+    if not type(operation).__module__.startswith("keras.") or name not in FUNCTIONS:
+        return None
+    if any(option not in USUAL or value != USUAL[option] for option, value in options.items()):
+        return None
+    if name == "get_item":
+        key = _key(arguments[1], len(first.shape))
+        return None if key is None else Operation(name, key=key)
+    if name in ACTIVATIONS:
+        return Operation(name) if axis in ((), -1) else None
+    if axis != () or name in OVER:
+        axes = _axes(axis, len(first.shape) + (name in ("expand_dims", "stack")))
+        return Operation(name, axis=axes, keep=keep) if axes else None
+    operands = [None if isinstance(each, keras.KerasTensor) else _plain(each) for each in (*arguments, *bounds)]
+    rank = max(len(each.shape) for each in arguments if isinstance(each, keras.KerasTensor))
+    if any(each is not None and not _fits_any_batch(each, rank) for each in operands):
+        return None
+    return Operation(name, tuple(operands) if any(each is not None for each in operands) else ())
+
+
+def _cast_to(dtype: Any, tensor: Any) -> str:
+    """Return the function that casts a tensor; empty where numbers would be rounded to a type that a port lacks."""
+    import keras
+
+    there, here = (keras.backend.standardize_dtype(each) for each in (dtype, tensor.dtype))
+    return "" if (here, there) == ("float64", "float32") else TYPES.get(there, "")
+
+
+def _axes(axis: Any, rank: int) -> tuple[int, ...]:
+    """Return axes counted from the batch; none where the batch is among them."""
+    given = [axis] if isinstance(axis, int) else list(axis or ())
+    axes = tuple(sorted(each % rank for each in given))
+    return () if 0 in axes else axes
+
+
+def _key(key: Any, rank: int) -> tuple[Any, ...] | None:
+    """Return what is taken from each axis behind the batch; None where that is not said by numbers."""
+    entries = list(key) if isinstance(key, tuple | list) else [key]  # a list from a file
+    if any(each is Ellipsis for each in entries):
+        place = next(number for number, each in enumerate(entries) if each is Ellipsis)
+        taken = sum(each is not None and each is not Ellipsis for each in entries)
+        entries[place : place + 1] = [slice(None)] * (rank - taken)
+    if not entries or entries[0] != slice(None):
+        return None
+    made: list[Any] = []
+    for entry in entries[1:]:
+        if entry is None:
+            made.append("new")
+        elif isinstance(entry, slice):
+            bounds = (entry.start, entry.stop, entry.step)
+            if not all(each is None or isinstance(each, int) for each in bounds):
+                return None
+            made.append(bounds)
+        elif isinstance(entry, int):
+            made.append(entry)
+        else:
+            return None
+    return tuple(made)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, or an array as nested tuples."""
+    import keras
+
+    def tupled(nested: Any) -> Any:
+        return tuple(map(tupled, nested)) if isinstance(nested, list) else nested
+
+    return tupled(np.asarray(keras.ops.convert_to_numpy(value)).tolist())
+
+
+def _fits_any_batch(value: Any, rank: int) -> bool:
+    """Say whether an array, as nested tuples, is the same for each sequence of a batch."""
+    return np.ndim(value) < rank or len(value) == 1
+
+
+def operated(spec: Operation, read: Sequence[Any], dtype: str) -> Any:
+    """Return what an operation gives, as a tensor of a model.
+
+    Args:
+        spec: It.
+        read: The tensors that it reads.
+        dtype: The type of numbers with a point.
+    """
+    import keras
+
+    name, first = spec.function, read[0]
+    if name == "get_item":
+        entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
+        return first[(slice(None), *entries)]
+    if name in ACTIVATIONS:
+        return keras.activations.get(name)(first)
+    function: Any = getattr(keras.ops, name, None)
+    if name in OVER:
+        return function(first, axis=spec.axis if len(spec.axis) > 1 else spec.axis[0], keepdims=spec.keep)
+    if name in ("concatenate", "stack"):
+        return function(list(read), axis=spec.axis[0])
+    if spec.axis:
+        return function(first, axis=spec.axis[0])
+    if name in TYPES.values():
+        return keras.ops.cast(first, {"float": dtype, "int": "int32", "bool": "bool"}[name])
+    return function(*(_array(each, dtype) if isinstance(each, tuple) else each for each in spec.arguments(read)))
+
+
+def _array(nested: tuple[Any, ...], dtype: str) -> np.ndarray:
+    made = np.asarray(nested)
+    return made.astype(dtype) if made.dtype.kind == "f" else made

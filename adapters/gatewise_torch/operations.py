@@ -1,0 +1,103 @@
+"""Functions of tensors by NumPy's names, as torch computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatewise.core.spec import ACTIVATIONS, Operation
+from gatewise_torch.activations import activation
+
+
+def operated(spec: Operation, read: Sequence[Tensor]) -> Tensor:
+    """Return what an operation gives.
+
+    Args:
+        spec: It.
+        read: What it reads, batch first.
+
+    >>> operated(Operation("subtract", (1, None)), [torch.tensor([0.25, 1.0])])
+    tensor([0.7500, 0.0000])
+    """
+    name, first = spec.function, read[0]
+    if name == "get_item":
+        return _items(first, spec.key)
+    if name in ACTIVATIONS:
+        return activation(name, name, "activation").function(first)
+    if name in _OVER:
+        return _OVER[name](first, spec.axis, spec.keep)
+    if name in _ALONG:
+        return _ALONG[name](list(read), spec.axis[0])
+    if name in _TYPES:
+        return first.to(_TYPES[name] or torch.get_default_dtype())
+    # What has no sign has none to change.
+    signed = [each.int() if each.dtype == torch.bool and name in ("subtract", "negative") else each for each in read]
+    made: Tensor = getattr(torch, _NAMES.get(name, name))(*_alike(spec.arguments(signed), signed))
+    return made
+
+
+def _alike(arguments: Sequence[Any], read: Sequence[Tensor]) -> list[Tensor]:
+    """Return numbers as tensors, of the type of what is read where that has a point."""
+    pointed = [each.dtype for each in read if each.is_floating_point()]
+    made = []
+    for each in arguments:
+        tensor = each if isinstance(each, Tensor) else torch.tensor(each, device=read[0].device)
+        if tensor is not each and tensor.is_floating_point():
+            tensor = torch.tensor(each, device=read[0].device, dtype=pointed[0] if pointed else None)
+        made.append(tensor)
+    return made
+
+
+def _items(value: Tensor, key: Sequence[Any]) -> Tensor:
+    """Take entries of the axes behind the batch."""
+    axis = 1
+    for entry in key:
+        if entry == "new":
+            value = value.unsqueeze(axis)
+        elif isinstance(entry, tuple):
+            taken = range(*slice(*entry).indices(value.shape[axis]))
+            if len(taken) != value.shape[axis] or taken.step != 1:  # torch has no steps backwards
+                value = value.index_select(axis, torch.tensor(taken, device=value.device, dtype=torch.int64))
+        else:
+            value = value.select(axis, entry)
+            continue
+        axis += 1
+    return value
+
+
+def _product(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        value = value.prod(axis, keepdim=keep)
+    return value
+
+
+def _mean(value: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    whole = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+    return whole.mean(axes, keepdim=keep)
+
+
+_OVER: dict[str, Callable[[Tensor, Any, bool], Tensor]] = {
+    "sum": lambda value, axes, keep: value.sum(axes, keepdim=keep),
+    "mean": _mean,
+    "prod": _product,
+    "max": lambda value, axes, keep: value.amax(axes, keepdim=keep),
+    "min": lambda value, axes, keep: value.amin(axes, keepdim=keep),
+    "any": lambda value, axes, keep: value.any(axes, keepdim=keep),
+    "all": lambda value, axes, keep: value.all(axes, keepdim=keep),
+}
+
+_ALONG: dict[str, Callable[[list[Tensor], int], Tensor]] = {
+    "expand_dims": lambda values, axis: values[0].unsqueeze(axis),
+    "squeeze": lambda values, axis: values[0].squeeze(axis),
+    "flip": lambda values, axis: values[0].flip(axis),
+    "concatenate": torch.cat,
+    "stack": torch.stack,
+}
+
+_TYPES = {"float": None, "int": torch.int64, "bool": torch.bool}
+
+_NAMES = {"equal": "eq", "power": "pow"}
+"""Name of NumPy's → torch's, where they differ."""

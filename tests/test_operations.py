@@ -1,0 +1,206 @@
+"""Operations of keras.ops between layers: every function, as Keras, torch and the reference compute it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from test_keras_options import assert_reference, distance, fill, outputs
+
+import gatewise as gw
+from gatewise.core.network import Network
+from gatewise.core.shapes import shapes
+from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, Operation
+from gatewise.errors import SpecError, UnsupportedModelError
+
+STEPS, FEATURES = 4, 3
+ALPHABET = tuple("tanh sigmoid relu hard_sigmoid relu6 elu selu silu softplus softsign softmax".split())
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+def operations(keras):
+    """Return name → a function of numbers (x), whole numbers (t) and booleans (m), at each step, that gives numbers."""
+    ops = keras.ops
+    lengths = np.arange(STEPS)[None]
+    one = {
+        name: (lambda x, t, m, name=name: getattr(ops, name)(x))
+        for name in ("absolute", "negative", "square", "sign", "exp", "floor", "round")
+    }
+    one |= {name: (lambda x, t, m, name=name: getattr(ops, name)(x * x + 0.1)) for name in ("sqrt", "log")}
+    one |= {name: (lambda x, t, m, name=name: getattr(ops, name)(x) + x) for name in ("zeros_like", "ones_like")}
+    two = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+    one |= {name: (lambda x, t, m, name=name: getattr(ops, name)(x, x * x + 0.5)) for name in two}
+    one |= {
+        name: (lambda x, t, m, name=name: x * ops.cast(getattr(ops, name)(t, 2), x.dtype)[..., None])
+        for name in ("not_equal", "equal", "greater", "greater_equal", "less", "less_equal")
+    }
+    for name in ("sum", "mean", "prod", "max", "min"):
+        function = getattr(ops, name)
+        one[name] = lambda x, t, m, function=function: x - function(x, axis=1, keepdims=True)
+        one[f"{name} of all"] = lambda x, t, m, function=function: x + function(x, (1, 2))[:, None, None]
+    one |= {name: (lambda x, t, m, name=name: keras.activations.get(name)(x)) for name in ALPHABET}
+    return one | {
+        "number first": lambda x, t, m: 1 - x / 3 + 2.5 * x,
+        "power": lambda x, t, m: x**2,
+        "clip": lambda x, t, m: ops.clip(x, -0.3, 0.8),
+        "where": lambda x, t, m: ops.where(m[..., None], x, 0.25),
+        "isnan": lambda x, t, m: ops.where(ops.isnan(ops.log(x)), 1.5, x),
+        "isinf": lambda x, t, m: ops.where(ops.isinf(1 / ops.relu(x)), 1.5, x),
+        "isfinite": lambda x, t, m: ops.where(ops.isfinite(1 / ops.relu(x)), x, 1.5),
+        "logical": lambda x, t, m: ops.where((m | ~(t > 1) & (t < 3))[..., None], x, 1.5),
+        "logical_xor": lambda x, t, m: ops.where(ops.logical_xor(m, t > 1)[..., None], x, 1.5),
+        "any": lambda x, t, m: ops.where(ops.any(x > 0.5, axis=-1, keepdims=True), x, 1.5),
+        "all": lambda x, t, m: ops.where(ops.all(x > 0.0, axis=1), 1.0, -1.0)[:, None] * x,
+        "cast": lambda x, t, m: x * ops.cast(t, x.dtype)[..., None] + ops.cast(ops.cast(x, "int32"), x.dtype),
+        "cast of booleans": lambda x, t, m: x - (1 - ops.cast(m, "int32"))[..., None],
+        "bool": lambda x, t, m: ops.where(ops.cast(t, "bool")[..., None], x, 1.5),
+        "expand and squeeze": lambda x, t, m: ops.squeeze(ops.expand_dims(x, 2) * 2, 2),
+        "flip": lambda x, t, m: ops.flip(x, 1),
+        "concatenate": lambda x, t, m: ops.concatenate([x, -x, x], axis=1),
+        "concatenate features": lambda x, t, m: ops.concatenate([x, x * x], axis=-1),
+        "stack": lambda x, t, m: ops.max(ops.stack([x, -x], axis=2), axis=2),
+        "a step": lambda x, t, m: x[:, -1][:, None] - x,
+        "steps": lambda x, t, m: x[:, 1:],
+        "every other, from the end": lambda x, t, m: x[:, ::-2],
+        "a feature": lambda x, t, m: x[..., 0][:, :, None] * x,
+        "an array": lambda x, t, m: x * np.linspace(0.5, 1.5, FEATURES),
+        "an array of steps": lambda x, t, m: x * ops.cast(ops.less(lengths, t[:, :1]), x.dtype)[..., None],
+    }
+
+
+NAMES = (
+    *("absolute", "negative", "square", "sign", "exp", "floor", "round", "sqrt", "log", "zeros_like", "ones_like"),
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum"),
+    *("not_equal", "equal", "greater", "greater_equal", "less", "less_equal"),
+    *(f"{name}{how}" for name in ("sum", "mean", "prod", "max", "min") for how in ("", " of all")),
+    *ALPHABET,
+    *("number first", "power", "clip", "where", "isnan", "isinf", "isfinite", "logical", "logical_xor", "any", "all"),
+    *("cast", "cast of booleans", "bool", "expand and squeeze", "flip", "concatenate", "concatenate features", "stack"),
+    *("a step", "steps", "every other, from the end", "a feature", "an array", "an array of steps"),
+)
+
+
+def model_of(keras, make, dtype, within):
+    """Return a model that operates on what a layer gives, perhaps on each step of a further axis, and inputs for it."""
+    layers, rng = keras.layers, np.random.default_rng(0)
+    sources = [
+        keras.Input((STEPS, FEATURES + 1), dtype=dtype),
+    ]
+    x = layers.GRU(FEATURES, return_sequences=True, dtype=dtype)(sources[0])
+    t = keras.ops.cast(keras.ops.abs(sources[0][..., 0] * 3), "int32")
+    made = layers.SimpleRNN(2, return_sequences=True, dtype=dtype)(make(x, t, sources[0][..., 1] > 0))
+    # Not as many as features: Keras's add takes (batch, 1, 1) for a bias then (3.15, TensorFlow, not compiled).
+    array = rng.normal(size=(5, STEPS, FEATURES + 1)).astype(dtype)
+    model = keras.Model(sources[0], made)
+    if within:
+        source = keras.Input((2, STEPS, FEATURES + 1), dtype=dtype)
+        model = keras.Model(source, layers.TimeDistributed(model, dtype=dtype)(source))
+        array = np.stack([array, array[::-1]], 1)
+    return fill(model, rng), [array]
+
+
+def test_names_are_those_of_the_table(keras):
+    assert set(operations(keras)) == set(NAMES)
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["", "within"])
+@pytest.mark.parametrize("name", NAMES)
+def test_operations(keras, torch, name, within):
+    model, arrays = model_of(keras, operations(keras)[name], "float64", within)
+    module = gw.port(model, to="torch")
+    expected = outputs(model, arrays)
+    assert distance(expected, outputs(module, arrays)) < 1e-10
+    assert_reference(model, module, arrays)
+    again = gw.port(module, to="keras")
+    assert distance(expected, outputs(again, arrays)) < 1e-10
+    assert distance(expected, outputs(gw.port(again, to="torch"), arrays)) < 1e-10
+    assert Network.from_dict(json.loads(json.dumps(module.network.to_dict()))) == module.network
+    found = shapes(module.network)[module.network.results[0].split(":")[0]][0]
+    assert found[1:] == expected[0].shape[1:]
+
+
+@pytest.mark.parametrize("name", ["a step", "an array of steps", "where", "concatenate", "sum", "clip", "a feature"])
+def test_from_files(keras, torch, tmp_path, name):
+    model, arrays = model_of(keras, operations(keras)[name], "float64", within=True)
+    expected = outputs(model, arrays)
+    gw.save(model, tmp_path / "m.keras")
+    module = gw.load(tmp_path / "m.keras", to="torch")
+    gw.save(module, tmp_path / "m.safetensors")
+    for other in (module, gw.load(tmp_path / "m.safetensors"), gw.load(tmp_path / "m.safetensors", to="keras")):
+        assert distance(expected, outputs(other, arrays)) < 1e-10
+
+
+def test_every_function_is_drawn(keras):
+    """The others are activations, which other tests compare one by one."""
+    seen = set()
+    for make in operations(keras).values():
+        network = gw.describe(model_of(keras, make, "float32", False)[0])
+        seen |= {layer.spec.function for layer in network.layers if isinstance(layer.spec, Operation)}
+    assert set(FUNCTIONS) - seen <= set(ACTIVATIONS) - set(ALPHABET)
+
+
+def test_a_mask_of_lengths_is_verified(keras, torch, tmp_path):
+    source, lengths = keras.Input((STEPS, FEATURES)), keras.Input((), dtype="int32")
+    mask = keras.ops.less(np.arange(STEPS)[None], lengths[:, None])
+    ends = keras.layers.LSTM(4, return_sequences=True)(source, mask=mask)
+    model = fill(
+        keras.Model([source, lengths], [ends, ends[:, -1], keras.ops.mean(ends, axis=1)]), np.random.default_rng(0)
+    )
+    module = gw.port(model, to="torch")
+    parity = gw.verify(model, module, gradients=True)
+    assert parity.passed, str(parity)
+    assert any(planted.mistake == "greater_equal for less" for planted in parity.planted)
+    gw.save(module, tmp_path / "m.safetensors")
+    arrays = [
+        np.random.default_rng(1).normal(size=(3, STEPS, FEATURES)).astype("float32"),
+        np.array([4, 1, 2], "int32"),
+    ]
+    for other in (gw.load(tmp_path / "m.safetensors"), gw.load(tmp_path / "m.safetensors", to="keras")):
+        assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-6
+
+
+def refused(keras, name, x):
+    ops = keras.ops
+    return {
+        "matmul": lambda: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+        "the batch": lambda: ops.sum(x, axis=0),
+        "everything": lambda: x - ops.max(x),
+        "the batch turned": lambda: ops.flip(x, 0),
+        "an array a sequence": lambda: x * np.ones((2, STEPS, FEATURES), "float32"),
+        "approximate": lambda: ops.gelu(x, approximate=True),
+        "initial": lambda: ops.max(x, axis=1, initial=0.0),
+        "rounded": lambda: ops.cast(x, "float16"),
+        "softmax along time": lambda: ops.softmax(x, axis=1),
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("matmul", "the batch", "everything", "the batch turned", "an array a sequence", "approximate"),
+        *("initial", "rounded", "softmax along time"),
+    ],
+)
+def test_refused_by_name(keras, name):
+    source = keras.Input((STEPS, FEATURES))
+    with pytest.raises(UnsupportedModelError, match=r"operation '.*' \(.*\) is not supported(.|\n)*keras.ops"):
+        gw.port(keras.Model(source, refused(keras, name, source)), to="torch")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [({"function": "near"}, "near"), ({"function": "sum", "axis": (0,)}, "axes are numbers from 1")],
+)
+def test_an_operation_says_what_it_cannot_be(options, word):
+    with pytest.raises(SpecError, match=word):
+        Operation(**options)
