@@ -169,6 +169,35 @@ def test_a_mask_of_lengths_is_verified(keras, torch, tmp_path):
         assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-6
 
 
+def test_whole_numbers_get_the_type_of_the_model(keras, torch):
+    """In a float64 port, too: what Keras divides in float32 there is near, and a layer takes it."""
+    tokens = keras.Input((STEPS,), dtype="int32")
+    numbers = [tokens / 3, tokens * 0.5, keras.ops.cast(tokens, "float32"), keras.ops.where(tokens > 1, 0.5, -1.5)]
+    x = keras.ops.stack([*numbers, keras.ops.zeros_like(numbers[0]) + keras.ops.mean(tokens, 1)[:, None]], axis=2)
+    model = fill(keras.Model(tokens, keras.layers.LSTM(2)(x)), np.random.default_rng(0))
+    array = np.random.default_rng(1).integers(0, 4, (5, STEPS)).astype("int32")
+    for dtype in ("float32", "float64"):
+        module = gw.port(model, to="torch", dtype=dtype)
+        assert distance(outputs(model, [array]), outputs(module, [array])) < 1e-6
+        assert module.double()(torch.tensor(array)).dtype == torch.float64
+    assert gw.verify(model, gw.port(model, to="torch")).passed
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'reshape.*' .* was passed an input with a mask:UserWarning")
+def test_shapes_and_layers_that_are_activations(keras, torch):
+    layers, source = keras.layers, keras.Input((STEPS, FEATURES))
+    x = layers.Identity()(layers.ELU()(layers.GRU(4, return_sequences=True)(layers.Masking()(source))))
+    x = layers.LSTM(3, return_sequences=True)(layers.ActivityRegularization(l2=0.1)(x))
+    x = layers.LSTM(2)(keras.ops.reshape(x, (-1, 2, 6)))
+    model = fill(keras.Model(source, x), np.random.default_rng(0))
+    array = np.random.default_rng(1).normal(size=(5, STEPS, FEATURES)).astype("float32")
+    array[0, 2:] = 0
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, [array]), outputs(other, [array])) < 1e-6
+    assert [rule.name for layer in module.network.layers for rule in layer.rules] == ["L1L2"]
+
+
 def refused(keras, name, x):
     ops = keras.ops
     return {
@@ -180,6 +209,8 @@ def refused(keras, name, x):
         "approximate": lambda: ops.gelu(x, approximate=True),
         "initial": lambda: ops.max(x, axis=1, initial=0.0),
         "rounded": lambda: ops.cast(x, "float16"),
+        "no bound": lambda: keras.ops.clip(x, None, 1.0),
+        "over the batch": lambda: ops.reshape(x, (-1, FEATURES)),
         "softmax along time": lambda: ops.softmax(x, axis=1),
     }[name]()
 
@@ -188,7 +219,7 @@ def refused(keras, name, x):
     "name",
     [
         *("matmul", "the batch", "everything", "the batch turned", "an array a sequence", "approximate"),
-        *("initial", "rounded", "softmax along time"),
+        *("initial", "rounded", "no bound", "over the batch", "softmax along time"),
     ],
 )
 def test_refused_by_name(keras, name):

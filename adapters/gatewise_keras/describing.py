@@ -63,6 +63,15 @@ JOINS = {
 """Word of ``Merge`` → Keras's class for it."""
 
 
+SAME: dict[str, tuple[str, dict[str, Any]]] = {
+    "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
+    "ELU": ("elu", {"alpha": 1}),
+    "Identity": ("linear", {}),
+    "ActivityRegularization": ("linear", {}),
+}
+"""Class of a layer that is an activation → its name, and the options with which it is."""
+
+
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
 """The way out of a layer that no description covers."""
 
@@ -845,8 +854,11 @@ def _spec_of(layer: Any) -> Spec:
         return _bidirectional(layer)
     if _is_ours(layer, "Flip"):
         return Flip(layer.values, layer.mask)
-    if type(layer) is keras.layers.ReLU and not (layer.max_value or layer.negative_slope or layer.threshold):
-        return Activation("relu")
+    for kind_name, (name, options) in SAME.items():
+        if type(layer) is getattr(keras.layers, kind_name) and all(
+            getattr(layer, option) == value for option, value in options.items()
+        ):
+            return Activation(name)
     twin = TWINS.get(type(layer).__name__)
     if twin is not None and type(layer) is getattr(keras.layers, type(layer).__name__):
         _check_dtype(layer)
@@ -995,9 +1007,10 @@ def _refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> 
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
+    known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), "RNN", "Bidirectional", "TimeDistributed"
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",
-        f"Supported: {', '.join([*CLASSES.values(), *TWINS, *JOINS.values()])}, RNN, Bidirectional, TimeDistributed.",
+        f"Supported: {', '.join(known)}.",
         way_out,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Operation
+from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Operation, Reshape
 
 SYNONYMS = {"TrueDivide": "divide", "Amax": "max", "Amin": "min", "ReLU": "relu"}
 """Class of an operation → NumPy's name, where that is not the name of the class."""
@@ -25,7 +26,7 @@ TYPES = {"bool": "bool", "int32": "int", "int64": "int", "float32": "float", "fl
 """Type of Keras's → the function that makes it."""
 
 
-def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | None:
+def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshape | None:
     """Return what an operation of ``keras.ops`` is, called on some arguments; None where it is not known."""
     import keras
 
@@ -37,8 +38,12 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | None:
     first = arguments[0][0] if isinstance(arguments[0], list | tuple) else arguments[0]
     if name == "cast":
         name = _cast_to(options.pop("dtype"), first)
-    if not type(operation).__module__.startswith("keras.") or name not in FUNCTIONS:
+    if not type(operation).__module__.startswith("keras.") or name not in (*FUNCTIONS, "reshape"):
         return None
+    if name == "reshape":
+        shape, whole = options["newshape"], first.shape[1:]
+        known = shape[0] == -1 and None not in whole and math.prod(shape[1:]) == math.prod(whole)
+        return Reshape(tuple(shape[1:])) if known and len(shape) > 1 else None
     if any(option not in USUAL or value != USUAL[option] for option, value in options.items()):
         return None
     if name == "get_item":
@@ -51,7 +56,8 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | None:
         return Operation(name, axis=axes, keep=keep) if axes else None
     operands = [None if isinstance(each, keras.KerasTensor) else _plain(each) for each in (*arguments, *bounds)]
     rank = max(len(each.shape) for each in arguments if isinstance(each, keras.KerasTensor))
-    if any(each is not None and not _fits_any_batch(each, rank) for each in operands):
+    given = [each for each in (*arguments, *bounds) if not isinstance(each, keras.KerasTensor)]
+    if not all(_is_number(each) and _fits_any_batch(each, rank) for each in given):
         return None
     return Operation(name, tuple(operands) if any(each is not None for each in operands) else ())
 
@@ -106,9 +112,14 @@ def _plain(value: Any) -> Any:
     return tupled(np.asarray(keras.ops.convert_to_numpy(value)).tolist())
 
 
+def _is_number(value: Any) -> bool:
+    """Say whether something is a number, or an array of numbers."""
+    return value is not None and np.asarray(_plain(value)).dtype.kind in "biuf"
+
+
 def _fits_any_batch(value: Any, rank: int) -> bool:
-    """Say whether an array, as nested tuples, is the same for each sequence of a batch."""
-    return np.ndim(value) < rank or len(value) == 1
+    """Say whether a number or array is the same for each sequence of a batch."""
+    return np.ndim(value) < rank or np.shape(value)[0] == 1
 
 
 def operated(spec: Operation, read: Sequence[Any], dtype: str) -> Any:

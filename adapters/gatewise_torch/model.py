@@ -247,7 +247,7 @@ class Model(nn.Module):
                 values[layer.name], masks[layer.name] = [value], mask
                 continue
             if isinstance(layer.spec, Operation):
-                values[layer.name] = [_operated_on_steps(layer.spec, [value, *first], layer.distributed)]
+                values[layer.name] = [self._operate(layer.spec, [value, *first], layer.distributed)]
                 masks[layer.name] = None
                 continue
             given = states
@@ -260,6 +260,14 @@ class Model(nn.Module):
             self.activity = activity_penalty(self.network, values)
         results = [values[name][number] for name, number in map(source_of, self.network.results)]
         return results[0] if len(results) == 1 else results
+
+    def _operate(self, spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
+        """Return what an operation gives on each step of some more time axes."""
+        dtype = next((each.dtype for each in self.parameters() if each.is_floating_point()), None)
+        if not axes:
+            return operated(spec, values, dtype)
+        made = operated(spec, [value.flatten(0, axes) for value in values], dtype)
+        return made.reshape(*values[0].shape[: 1 + axes], *made.shape[1:])
 
     def _run(
         self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None
@@ -450,14 +458,6 @@ _JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max": torch.maximum,
     "min": torch.minimum,
 }
-
-
-def _operated_on_steps(spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
-    """Return what an operation gives on each step of some more time axes."""
-    if not axes:
-        return operated(spec, values)
-    made = operated(spec, [value.flatten(0, axes) for value in values])
-    return made.reshape(*values[0].shape[: 1 + axes], *made.shape[1:])
 
 
 def _on_each_step(state: Tensor, axes: Sequence[int]) -> Tensor:

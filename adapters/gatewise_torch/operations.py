@@ -12,16 +12,23 @@ from gatewise.core.spec import ACTIVATIONS, Operation
 from gatewise_torch.activations import activation
 
 
-def operated(spec: Operation, read: Sequence[Tensor]) -> Tensor:
+def operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """Return what an operation gives.
 
     Args:
         spec: It.
         read: What it reads, batch first.
+        dtype: The type of what gets a point here; torch's own where it is None.
 
     >>> operated(Operation("subtract", (1, None)), [torch.tensor([0.25, 1.0])])
     tensor([0.7500, 0.0000])
     """
+    dtype = next((each.dtype for each in read if each.is_floating_point()), dtype or torch.get_default_dtype())
+    made = _operated(spec, read, dtype)
+    return made.to(dtype) if made.is_floating_point() else made
+
+
+def _operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     name, first = spec.function, read[0]
     if name == "get_item":
         return _items(first, spec.key)
@@ -31,24 +38,21 @@ def operated(spec: Operation, read: Sequence[Tensor]) -> Tensor:
         return _OVER[name](first, spec.axis, spec.keep)
     if name in _ALONG:
         return _ALONG[name](list(read), spec.axis[0])
+    if name == "float":
+        return first.to(dtype)
     if name in _TYPES:
-        return first.to(_TYPES[name] or torch.get_default_dtype())
+        return first.to(_TYPES[name])
     # What has no sign has none to change.
     signed = [each.int() if each.dtype == torch.bool and name in ("subtract", "negative") else each for each in read]
-    made: Tensor = getattr(torch, _NAMES.get(name, name))(*_alike(spec.arguments(signed), signed))
+    function, arguments = getattr(torch, _NAMES.get(name, name)), spec.arguments(signed)
+    made: Tensor = function(*(each if isinstance(each, Tensor) else _tensor(each, dtype, first) for each in arguments))
     return made
 
 
-def _alike(arguments: Sequence[Any], read: Sequence[Tensor]) -> list[Tensor]:
-    """Return numbers as tensors, of the type of what is read where that has a point."""
-    pointed = [each.dtype for each in read if each.is_floating_point()]
-    made = []
-    for each in arguments:
-        tensor = each if isinstance(each, Tensor) else torch.tensor(each, device=read[0].device)
-        if tensor is not each and tensor.is_floating_point():
-            tensor = torch.tensor(each, device=read[0].device, dtype=pointed[0] if pointed else None)
-        made.append(tensor)
-    return made
+def _tensor(number: Any, dtype: torch.dtype, beside: Tensor) -> Tensor:
+    """Return a number, or nested tuples of some, as a tensor."""
+    made = torch.tensor(number, device=beside.device)
+    return torch.tensor(number, device=beside.device, dtype=dtype) if made.is_floating_point() else made
 
 
 def _items(value: Tensor, key: Sequence[Any]) -> Tensor:
@@ -97,7 +101,7 @@ _ALONG: dict[str, Callable[[list[Tensor], int], Tensor]] = {
     "stack": torch.stack,
 }
 
-_TYPES = {"float": None, "int": torch.int64, "bool": torch.bool}
+_TYPES = {"int": torch.int64, "bool": torch.bool}
 
 _NAMES = {"equal": "eq", "power": "pow"}
 """Name of NumPy's → torch's, where they differ."""
