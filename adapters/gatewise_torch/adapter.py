@@ -306,8 +306,7 @@ def chain(obj: Any) -> tuple[Network, dict[str, Any]]:
                 raise _refusal(module, f"{here} and gives more than the next one can read, such as states", way_out)
         first = next((known for known, other in modules.items() if other is module), "")
         if first:
-            goes_on = first if layer.spec.options().get("stateful") else ""
-            layer = dataclasses.replace(layer, shares=first, resumes=goes_on)
+            layer = dataclasses.replace(layer, shares=first, resumes=first if layer.keeps else "")
         else:
             modules[name] = module
         if source is None:

@@ -466,8 +466,12 @@ def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
         if passes or isinstance(front.spec, Dense):
             yield from in_front(front)
 
-    norms = [layer for layer in network.layers if isinstance(layer.spec, BatchNorm) and layer.trainable]
-    return {layer.name: shifts for layer in norms if (shifts := list(in_front(layer)))}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for layer in network.layers:
+        if isinstance(layer.spec, BatchNorm) and layer.trainable:
+            for shift in in_front(layer):
+                found.setdefault(layer.owner, []).append(shift)
+    return found
 
 
 def absorbed_words(network: Network) -> list[str]:

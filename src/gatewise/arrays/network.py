@@ -147,7 +147,7 @@ def walk(
     carried: dict[str, Array | None] = {}
     waiting, left = list(inputs), list(states or [])
     kept: dict[str, list[Array]] = {}
-    resumed = {layer.resumes for layer in network.layers}
+    resumed = {layer.resumes for layer in network.layers if isinstance(layer.spec, Recurrent)}
 
     def mask_with(reference: str) -> Array | None:
         name, number = source_of(reference)
@@ -174,7 +174,7 @@ def walk(
             kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
             given, left = left[:kinds], left[kinds:]
         if layer.resumes and not given:
-            given = kept[layer.resumes]
+            given = kept.get(layer.resumes, [])
         way = (ways or {}).get(layer.owner, plain)
         call = Call(spec, weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
         if isinstance(spec, Merge):
