@@ -12,12 +12,15 @@ import random_models
 import gatewise as gw
 from gatewise.arrays.network import unstacked, walk
 from gatewise.arrays.reference import run
-from gatewise.core.spec import BatchNorm, Conv1D, LayerNorm, Pool, window
+from gatewise.core.network import Layer
+from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, LayerNorm, Merge, Pool, window
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
 from gatewise.pairing import units
 from gatewise.parity import side
 from gatewise.registry import owner
+from gatewise.training import ADAM, absorbed_shifts
 
+BOTH = {"gradients": True, "training_steps": 3}
 TOLERANCE = {"float32": 3e-5, "float64": 1e-9}
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not support masking")
 pick = random_models.pick
@@ -171,10 +174,10 @@ def test_batch_normalisation_trains_as_in_keras(keras, torch, shape, masked):
     for _ in range(3):
         given = masked_inputs(rng, 4, 5, 3, "float64") if len(shape) > 1 else rng.normal(size=(4, 3))
         ours = np.asarray(model(given, training=True))
-        np.testing.assert_allclose(there(torch.tensor(given)).detach().numpy(), ours, atol=1e-9)
+        np.testing.assert_allclose(there(torch.tensor(given)).detach().numpy(), ours, rtol=0, atol=1e-13)
     module = there.native(norm.name)
-    np.testing.assert_allclose(module.running_mean.numpy(), np.asarray(norm.moving_mean), atol=1e-9)
-    np.testing.assert_allclose(module.running_var.numpy(), np.asarray(norm.moving_variance), atol=1e-9)
+    np.testing.assert_allclose(module.running_mean.numpy(), np.asarray(norm.moving_mean), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(module.running_var.numpy(), np.asarray(norm.moving_variance), rtol=0, atol=1e-14)
     plain = torch.nn.BatchNorm1d(3, 1e-2, 0.2, dtype=torch.float64)
     plain(torch.tensor(given).reshape(-1, 3))
     biased = np.var(given.reshape(-1, 3), 0) * 0.2 + 0.8
@@ -220,10 +223,186 @@ def test_training_goes_on_alike(keras, torch):
     parity = gw.verify(model, gw.port(model, "torch"), gradients=True, training_steps=5)
     assert parity.passed, parity
     compared = {(each.layer, each.tensor) for each in parity.gradients}
-    assert {(layer.name, part) for layer in between[1:] for part in ("scale", "shift")} <= compared
+    one, other = between[1].name, between[2].name
+    assert {(one, "scale"), (other, "scale"), (other, "shift")} <= compared
     assert {(between[0].name, "kernel"), (between[0].name, "bias")} <= compared
     assert not any(part in ("mean", "variance") for _, part in compared)  # no gradient moves them
-    assert any("moving statistics" in word for word in parity.training.words)
+    # A shift goes off with the mean of the batch, and Adam moves it by what rounding leaves of its gradient.
+    words = [*parity.advice, *parity.training.words]
+    assert sum(word.startswith(f"{one}: shift was left out: {other} takes it away") for word in words) == 2
+    assert (one, "shift") not in compared | {(each.layer, each.tensor) for each in parity.training.weights}
+    assert parity.training.dtype == "float32"
+    assert not any("float64" in word for word in words)  # which nothing else needs
+
+
+def test_biases_that_a_batch_normalisation_takes_away():
+    def absorbed(dense=None, norm=None, outputs=(), more=(), **front):
+        spec = Dense(4, 4, **front)
+        layers = Layer("front", spec, ("input",), **dense or {}), Layer("norm", BatchNorm(4), ("front",), **norm or {})
+        return absorbed_shifts(gw.Network((Layer("input", Input((5, 4))), *layers, *more), outputs))
+
+    assert absorbed() == {"norm": [("front", "bias")]}
+    assert absorbed(activation="relu") == absorbed(bias=False) == {}
+    assert absorbed(dense={"trainable": False}) == absorbed(norm={"trainable": False}) == {}
+    assert absorbed(outputs=("norm", "front")) == {}  # it is seen beside the normalisation
+    assert absorbed(outputs=("norm",), more=[Layer("other", Dense(4, 4), ("norm",), shares="front")]) == {}
+    specs = LayerNorm(4), Dense(4, 4), Dropout(0.5), Pool("max", 2), BatchNorm(4)
+    found = absorbed_shifts(gw.Network.chain(Input((5, 4)), *specs))
+    assert found == {"batchnorm": [("dense", "bias"), ("layernorm", "shift")]}
+
+
+def random_in_training(keras):
+    """A model with a batch normalisation, and dropout of all kinds."""
+    layers = keras.layers
+    masks = layers.Masking(), layers.LSTM(4, dropout=0.2, recurrent_dropout=0.3, return_sequences=True)
+    norm = layers.BatchNormalization(name="norm", momentum=0.9)
+    drops = layers.SpatialDropout1D(0.4), layers.Dropout(0.3)
+    return chain(keras, (5, 3), *masks, norm, *drops, layers.GRU(3, dropout=0.1), layers.Dense(2))
+
+
+def kept(obj):
+    """All that a comparison must leave as it was."""
+    if hasattr(obj, "modules"):
+        state = [value for module in obj.modules() for value in vars(module).items() if not value[0].startswith("_")]
+        return state, [value.tolist() for value in obj.state_dict().values()], [each.grad for each in obj.parameters()]
+    rates = ("rate", "dropout", "recurrent_dropout", "trainable")
+    state = [[getattr(layer, rate, None) for rate in rates] for layer in obj._flatten_layers()]
+    return state, [weight.tolist() for weight in obj.get_weights()]
+
+
+def test_batches_are_normalised_by_themselves_and_dropout_is_off(keras, torch):
+    """Under a mask, too, of which only the steps that count enter the statistics."""
+    model = random_in_training(keras)
+    there = gw.port(model, "torch")
+    there.native("norm").train()  # the others are in eval mode
+    before = kept(model), kept(there)
+    parity = gw.verify(model, there, **BOTH)
+    assert parity.passed, parity
+    assert (kept(model), kept(there)) == before
+    moved = {each.tensor: each for each in parity.training.weights if each.layer == "norm"}
+    assert {"mean", "variance", "scale", "shift"} == set(moved)
+    for each in (moved["mean"], moved["variance"]):
+        assert each.passed
+        assert each.largest > 0.01
+        assert each.tolerance < 1e-3 * each.largest
+
+
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.long) for block in range(1, 9))])
+def test_random_models_with_batch_normalisation_learn_alike(keras, torch, block):
+    layers = keras.layers
+    for seed in range(3 * block, 3 * block + 3):
+        rng = np.random.default_rng(seed)
+        masking = [layers.Masking()] * int(rng.integers(2))
+        cell = getattr(layers, pick(rng, *random_models.CELLS))(3, return_sequences=True, dropout=pick(rng, 0, 0.2))
+        options = {"sequence": True, "wide": 3, "shrinks": True}
+        between, sequence, _ = random_models.draw_between(keras, rng, "float32", **options)
+        center, scale = map(bool, rng.integers(2, size=2))
+        norm = layers.BatchNormalization(momentum=pick(rng, 0.99, 0.5), center=center, scale=scale)
+        last = layers.GRU(2) if sequence else layers.Dense(2)
+        model = chain(keras, (6, 3), *masking, cell, between, norm, layers.Dropout(0.3), last, seed=seed)
+        parity = gw.verify(model, gw.port(model, "torch"), **BOTH)
+        assert parity.verdict != "failed", (seed, parity)
+
+
+@pytest.mark.parametrize("deeper", [False, True])
+def test_a_shared_batch_normalisation_moves_in_the_order_of_keras(keras, torch, deeper):
+    """Which is not that of the calls here; what the later use reads weighs more."""
+    layers = keras.layers
+    x, y = sources = [keras.Input((3,), name=name) for name in "xy"]
+    norm, head = layers.BatchNormalization(name="norm", momentum=0.5), layers.Dense(2)
+    made = [head(norm(y)), layers.Dense(2)(head(norm(layers.ReLU()(x))))] if deeper else [head(norm(x)), head(norm(y))]
+    model = random_models.fill(keras.Model(sources, layers.Concatenate()(made)), np.random.default_rng(0))
+    there = gw.port(model, "torch")
+    back = gw.port(there, "keras")
+    assert gw.describe(back) == gw.describe(model)
+    assert gw.verify(model, there, training_steps=2).passed
+    # A comparison trains a copy of the model, and in that the order is the one that was described.
+    given = [scale * np.random.default_rng(scale).normal(size=(4, 3)).astype("float32") for scale in (1, 9)]
+    model(given, training=True), back(given, training=True), there.train()(*map(torch.tensor, given))
+    for moved in (there.native("norm").running_var, back.get_layer("norm").moving_variance):
+        np.testing.assert_allclose(np.asarray(moved), np.asarray(norm.moving_variance), rtol=1e-5)
+
+
+def test_a_shared_batch_normalisation_keeps_its_order_on_the_way_back(keras, torch):
+    """Where Keras would take another."""
+    norm, sources = BatchNorm(3, momentum=0.5), [Layer(name, Input((3,))) for name in "xy"]
+    uses = Layer("norm", norm, ("x",)), Layer("again", norm, ("y",), shares="norm", resumes="norm")
+    ends = Layer("dense", Dense(3, 3), ("norm",)), Layer("add", Merge("sum"), ("again", "dense"))
+    there = gw.build(gw.Network((*sources, *uses, *ends)), "torch")
+    back = gw.port(there, "keras")
+    given = [scale * np.random.default_rng(scale).normal(size=(4, 3)).astype("float32") for scale in (1, 9)]
+    back(given, training=True), there.train()(*map(torch.tensor, given))
+    moved = np.asarray(back.get_layer("norm").moving_variance)
+    np.testing.assert_allclose(there.native("norm").running_var.numpy(), moved, rtol=1e-5)
+
+
+def unbiased(module, given, made):
+    """Move ``running_var`` as ``nn.BatchNorm1d`` does."""
+    if module.training:
+        values = given[0].detach().flatten(0, -2)
+        module.running_var += (1 - module.momentum) * (values.var(0) - values.var(0, correction=0))
+
+
+@pytest.mark.parametrize(
+    ("plant", "parts"),
+    [
+        (lambda norm: setattr(norm, "momentum", 0.91), {"mean", "variance"}),
+        (lambda norm: norm.register_forward_hook(unbiased), {"variance"}),
+        (lambda norm: setattr(norm, "_moments", lambda value, mask: type(norm)._moments(value, None)), {"mean"}),
+    ],
+    ids=["momentum", "unbiased variance", "mask"],
+)
+def test_wrong_moving_statistics_are_found(keras, torch, plant, parts):
+    layers = keras.layers
+    masking = [layers.Masking()] * ("mean" in parts and "variance" not in parts)
+    model = chain(keras, (5, 3), *masking, layers.BatchNormalization(name="norm"), layers.Dense(2))
+    there = gw.port(model, "torch")
+    plant(there.native("norm"))
+    parity = gw.verify(model, there, training_steps=3)
+    assert parity.verdict == "failed"
+    assert all(each.passed for each in parity.outputs)  # at inference there is nothing to see
+    assert parts <= {each.tensor for each in parity.training.weights if each.layer == "norm" and not each.passed}
+
+
+def test_a_wrong_epsilon_is_found(keras, torch):
+    model = chain(keras, (5, 3), keras.layers.BatchNormalization(name="norm"), keras.layers.Dense(2))
+    there = gw.port(model, "torch")
+    there.native("norm").epsilon = 1e-5
+    assert gw.verify(model, there).verdict == "failed"
+    # The batch's variance is what it is added to in training.
+    there.native("norm").register_forward_pre_hook(
+        lambda norm, _: setattr(norm, "epsilon", 1e-5 if norm.training else 1e-3)
+    )
+    parity = gw.verify(model, there, gradients=True)
+    assert all(each.passed for each in parity.outputs)
+    assert ("dense", "kernel") not in {(each.layer, each.tensor) for each in parity.gradients if each.passed}
+
+
+@pytest.mark.parametrize("which", ["keras", "torch"])
+def test_a_model_is_as_it_was_after_an_error(keras, torch, monkeypatch, which):
+    model = random_in_training(keras)
+    there = gw.port(model, "torch")
+    obj, adapter = {"keras": (model, owner(model)[1]), "torch": (there, owner(there)[1])}[which]
+    real, before = adapter.outputs, (kept(model), kept(there))
+
+    def interrupted(*args, **options):
+        real(*args, **options)
+        assert kept(obj) != before[which == "torch"]
+        raise InterruptedError
+
+    monkeypatch.setattr(adapter, "outputs", interrupted)
+    given = [np.ones((2, 5, 3), "float32")]
+    with pytest.raises(InterruptedError):
+        adapter.gradients(obj, given, [np.zeros((2, 2))])
+    assert (kept(model), kept(there)) == before
+    with pytest.raises(InterruptedError):
+        adapter.train(obj, [(given, [np.zeros((2, 2))])], rule="epsilon-hat", **ADAM)
+    assert (kept(model)[0], kept(there)[0]) == (before[0][0], before[1][0])
+
+
+def test_torch_s_own_batch_normalisation_is_refused_and_the_difference_said(torch):
+    with pytest.raises(UnsupportedModelError, match="unbiased variance"):
+        gw.describe(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)))
 
 
 def test_regularisers_and_constraints_go_along(keras, torch):

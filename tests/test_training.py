@@ -416,11 +416,14 @@ def test_other_backends(backend):
     pytest.importorskip(backend)
     code = (
         "import numpy as np, gatewise as gw\n"
+        "from gatewise.core.spec import BatchNorm\n"
         "random = np.random.default_rng(0)\n"
         "network = gw.Network.chain(gw.Embedding(6, 3), gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2))\n"
-        "for each in (network, gw.Network.chain(gw.GRU(3, 4, bidirectional=True))):\n"
+        "normalised = gw.Network.chain(gw.Dense(3, 4), BatchNorm(4), gw.RNN(4, 3, return_state=False))\n"
+        "for each in (network, normalised, gw.Network.chain(gw.GRU(3, 4, bidirectional=True))):\n"
         "    a = gw.build(each, 'keras')\n"
-        "    a.set_weights([random.normal(size=weight.shape) for weight in a.get_weights()])\n"
+        "    for weight in a.weights:\n"
+        "        weight.assign(random.normal(size=weight.shape) + 4 * ('variance' in weight.name))\n"
         "    parity = gw.verify(a, gw.port(a, 'torch'), gradients=True, training_steps=3)\n"
         "    assert parity.verdict == 'passed', str(parity)\n"
         "    assert parity.training.passed and all(one.passed for one in parity.gradients)\n"

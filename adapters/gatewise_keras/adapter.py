@@ -195,7 +195,9 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
     return [_array(each) for each in outputs(obj, inputs, states)]
 
 
-def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None) -> list[Any]:
+def outputs(
+    obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None, *, training: bool = False
+) -> list[Any]:
     """Return what ``call`` gives, as tensors of the backend."""
     import keras
 
@@ -204,7 +206,7 @@ def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None
             layer.reset_state()
     if is_cell(obj):
         start = list(states) if states is not None else obj.get_initial_state(len(inputs[0]))
-        made = obj(inputs[0], start if isinstance(start, list) else [start], training=False)
+        made = obj(inputs[0], start if isinstance(start, list) else [start], training=training)
     else:
         given = {"initial_state": list(states)} if states is not None else {}
         # A model that was built on a list or a dictionary of inputs wants them so, also where it is one.
@@ -212,7 +214,7 @@ def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None
         fed: Any = inputs[0] if len(inputs) == 1 else list(inputs)
         if isinstance(structure, list | tuple | dict):
             fed = keras.tree.pack_sequence_as(structure, list(inputs))
-        made = obj(fed, training=False, **given)
+        made = obj(fed, training=training, **given)
     flat: list[Any] = keras.tree.flatten(made)
     kinds = _state_kinds(obj) if isinstance(obj, keras.Model) else []
     if not kinds:
@@ -224,7 +226,7 @@ def outputs(obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None
 def gradients(
     obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
 ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
-    """Return the loss and its gradients, without dropout."""
+    """Return the loss in training and its gradients, without dropout."""
     from gatewise_keras import training
 
     return training.gradients(obj, inputs, targets)

@@ -160,7 +160,7 @@ class _Assembly:
         made = self.run(inner, {name: [step] * (1 + number)}, within)
         front, number = source_of(exit_)
         native: Any = keras.Model(step, made[front][number])
-        keepers = [layer.keeper for layer in inner if layer.spec.options().get("stateful")]
+        keepers = [layer.keeper for layer in inner if layer.keeps]
         if not axes:
             for keeper in keepers:
                 source = self._behind(source, keeper)

@@ -292,7 +292,7 @@ class _Laying:
                     native, spec, [self.layers[one] for one in (owner, *others) if one != name], whole=not others
                 )
                 layer = dataclasses.replace(layer, shares=owner, rules=())
-            if spec.options().get("stateful") and (keeper := self._keepers.setdefault(id(native), name)) != name:
+            if layer.keeps and (keeper := self._keepers.setdefault(id(native), name)) != name:
                 layer = dataclasses.replace(layer, resumes=keeper)
         if not layer.shares and native is not None:
             self.natives[name] = native
@@ -497,7 +497,7 @@ class _Graph(_Laying):
         scope: _Scope = {}
         for tensor in self.inputs:
             self.visit(tensor, scope)
-        self.visit_stateful(self.model, scope)
+        self.visit_keeping(self.model, scope)
         outputs = tuple(self.visit(tensor, scope) for tensor in flat)
         # An Embedding behind other layers' names, such as in a model within this one, is fed by a float Input, too.
         tokens = {source_of(layer.inputs[0])[0] for layer in self.layers.values() if isinstance(layer.spec, Embedding)}
@@ -507,10 +507,18 @@ class _Graph(_Laying):
                 self.layers[name] = dataclasses.replace(there, spec=there.spec.replace(integer=True))
         return Network(tuple(self.layers.values()), outputs)
 
-    def visit_stateful(self, model: Any, scope: _Scope) -> None:
-        """Add the layers that keep states, each behind what it reads, in the order in which Keras runs them."""
-        for node in executed(model):
-            if any(getattr(layer, "stateful", False) for layer in getattr(node.operation, "_flatten_layers", tuple)()):
+    def visit_keeping(self, model: Any, scope: _Scope) -> None:
+        """Add the uses that leave states or statistics for the next, behind what they read, in the order of Keras."""
+        import keras
+
+        nodes = [(node, list(getattr(node.operation, "_flatten_layers", tuple)())) for node in executed(model)]
+        uses = Counter(id(layer) for _, layers in nodes for layer in layers)
+        for node, layers in nodes:
+            if any(
+                getattr(layer, "stateful", False)
+                or (isinstance(layer, keras.layers.BatchNormalization) and uses[id(layer)] > 1)
+                for layer in layers
+            ):
                 self.visit(node.outputs[0], scope)
 
     def visit(self, tensor: Any, scope: _Scope) -> str:
@@ -637,7 +645,7 @@ class _Graph(_Laying):
         for tensor, reference in zip(graph.inputs, reads, strict=True):
             operation, node, _ = tensor._keras_history
             scope[id(operation), node] = [reference]
-        self.visit_stateful(model, scope)
+        self.visit_keeping(model, scope)
         return [self.visit(tensor, scope) for tensor in keras.tree.flatten(graph.outputs)]
 
     def read(self, operation: Any, arguments: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:

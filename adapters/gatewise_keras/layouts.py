@@ -175,12 +175,6 @@ LIMITS = (
     Limit("axis", "other than the last, of a normalisation", "ours", "Features lie on the last axis of a sequence."),
     Limit("data_format", "channels_first", "ours", "Features lie on the last axis of a sequence."),
     Limit("renorm, rms_scaling", "True", "ours", "They normalise by other numbers; no layer of torch does."),
-    Limit(
-        "BatchNormalization",
-        "batch statistics, in verify(training_steps=n)",
-        "ours",
-        "Compared as at inference, as dropout is off by the same switch; a port trains them as Keras does.",
-    ),
     Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
     Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
     Limit("activation", "gelu, leaky_relu in float64", "theirs", "TensorFlow rounds their constants to float32: 4e-8."),

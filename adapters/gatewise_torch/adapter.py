@@ -251,6 +251,9 @@ def describe(obj: Any) -> Network:
         return _pair(Input((None, norm.features)), Layer(name, norm, ("input",), trainable))
     if isinstance(obj, nn.Conv1d | nn.BatchNorm1d):
         why = "alone it has the features second, and the layer of Keras has them last"
+        if isinstance(obj, nn.BatchNorm1d):
+            why += "; in training its running_var moves towards the unbiased variance, and Keras's towards the biased"
+            raise _refusal(obj, why, "Use gatewise_torch.BatchNorm, which does both as Keras does.")
         raise _refusal(obj, why)
     if type(obj) is nn.Embedding:
         for option, usual in (("max_norm", None), ("scale_grad_by_freq", False)):
@@ -303,8 +306,7 @@ def chain(obj: Any) -> tuple[Network, dict[str, Any]]:
                 raise _refusal(module, f"{here} and gives more than the next one can read, such as states", way_out)
         first = next((known for known, other in modules.items() if other is module), "")
         if first:
-            goes_on = first if layer.spec.options().get("stateful") else ""
-            layer = dataclasses.replace(layer, shares=first, resumes=goes_on)
+            layer = dataclasses.replace(layer, shares=first, resumes=first if layer.keeps else "")
         else:
             modules[name] = module
         if source is None:
@@ -574,7 +576,7 @@ def _flat(made: Any, module: Any) -> list[torch.Tensor]:
 def gradients(
     obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
 ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
-    """Return the loss and its gradients, without dropout."""
+    """Return the loss in training and its gradients, without dropout."""
     from gatewise_torch import training
 
     return training.gradients(obj, inputs, targets)

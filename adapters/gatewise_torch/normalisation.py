@@ -85,7 +85,7 @@ class BatchNorm(nn.Module):
         if mask is None:
             return value.mean(over), value.var(over, correction=0)
         counts = mask.unsqueeze(-1).expand_as(value)
-        number = counts.sum(over) + EPSILON
+        number = counts.sum(over, dtype=value.dtype) + EPSILON
         mean = torch.where(counts, value, 0.0).sum(over) / number
         return mean, torch.where(counts, value - mean, 0.0).square().sum(over) / number
 

@@ -15,12 +15,15 @@ from gatewise_torch.optim import KerasAdam
 
 Batch = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # inputs and targets
 
+RATES = ("p", "dropout", "input_dropout", "recurrent_dropout")
+"""The attributes of modules that make training random: of ``nn.Dropout`` and its kind, and of recurrent layers."""
+
 
 def gradients(
     obj: nn.Module, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
 ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
     """Return loss and gradients; see ``adapter.gradients``."""
-    with _without_dropout(obj):
+    with _training(obj), _keeping_statistics(obj):
         given = [adapter.tensor(obj, array) for array in inputs]
         given = [each.requires_grad_() if each.is_floating_point() else each for each in given]
         kept = [parameter.grad for parameter in obj.parameters()]
@@ -52,7 +55,7 @@ def train(
     kind: Any = KerasAdam if rule == "epsilon-hat" else torch.optim.Adam
     optimizer = kind(trainable, lr=learning_rate, betas=betas, eps=epsilon) if trainable else None
     losses = []
-    with _without_dropout(obj):
+    with _training(obj):
         for inputs, targets in batches:
             obj.zero_grad(set_to_none=True)
             loss = _loss(obj, [adapter.tensor(obj, array) for array in inputs], targets)
@@ -78,7 +81,29 @@ def _grad(tensor: Tensor) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _without_dropout(obj: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and gradients on."""
-    with adapter.evaluating(obj), torch.enable_grad():
+def _training(obj: nn.Module) -> Iterator[None]:
+    """Run a module as in training, with gradients, but without dropout; leave its modes and rates as they were."""
+    modes = [(module, module.training) for module in obj.modules()]
+    rates = [(module, name, rate) for module, _ in modes for name in RATES if (rate := vars(module).get(name))]
+    try:
+        obj.train()
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for module, name, rate in rates:
+            setattr(module, name, rate)
+
+
+@contextlib.contextmanager
+def _keeping_statistics(obj: nn.Module) -> Iterator[None]:
+    """Put back what a normalisation keeps of its batches."""
+    kept = [(buffer, buffer.clone()) for buffer in obj.buffers()]
+    try:
         yield
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)

@@ -475,7 +475,8 @@ def verify(
         seed: Seed of the inputs.
         inputs: Inputs of your own, batch first, one array for each input; else several are drawn.
         gradients: Whether the gradients of one loss are compared, too: of every weight, and of the inputs.
-        training_steps: How many steps of Adam copies of both are trained for, to compare losses and weights.
+        training_steps: How many steps of Adam copies of both are trained for, to compare losses, weights and moving
+            statistics. For these two both sides run as in training, without dropout, and come back as they were.
 
     Returns:
         What came out: ``passed``, ``verdict`` (``"passed"``, ``"failed"`` or ``"inconclusive"``), ``outputs``; where it

@@ -88,15 +88,17 @@ class ModelAdapter(Adapter, Protocol):
     def gradients(
         self, obj: Any, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]
     ) -> tuple[float, dict[str, dict[str, np.ndarray]], list[np.ndarray | None]]:
-        """Return a loss and its gradients, without dropout.
+        """Return a loss and its gradients, as in training but without dropout; leave the object as it was.
 
         The loss is the mean square of output minus target, added up over all outputs. The gradients are layer → tensor
-        → array, of what training changes, and one for each input, None for one of tokens.
+        → array, of what training changes, and one for each input, None for one of tokens. Batches are normalised by
+        their own statistics, and those that are kept come back.
         """
 
     def train(self, obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
         """Train an object in place by Adam, without dropout; return the loss before each step.
 
+        What is kept of normalised batches moves, too; modes and rates of dropout come back.
         ``batches`` are pairs of inputs and targets. ``settings`` are ``rule``, one of ``ADAMS``, ``learning_rate``,
         ``betas`` and ``epsilon``.
         """

@@ -1,20 +1,23 @@
 """Compares how two sides learn: the gradients of one loss, and some steps of Adam from the same weights.
 
 Gradients are brought to canonical form by the plans of the weights. Two biases of which a gate sees the sum have the
-same gradient, each that of the sum; what is frozen has none. Dropout is off: its masks are random.
+same gradient, each that of the sum; what is frozen has none. Both sides run as in training: a batch is normalised by
+its own statistics, and moves those that are kept. Dropout alone is off: its masks are random.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewise.core.layout import GATES, store, summed_gates
-from gatewise.core.network import Network
-from gatewise.core.spec import BatchNorm, Input, Recurrent, Spec
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, Norm, Pool, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units
@@ -24,7 +27,7 @@ GRADIENT = {"float32": 1e-4, "float64": 1e-9}
 """How far gradients may be apart, relative to the largest of their tensor."""
 
 LOSS = {"float32": 1e-4, "float64": 1e-6}
-"""How far losses may be apart, relative to the source's.
+"""How far losses may be apart, relative to the source's; and moving statistics, relative to how far they moved there.
 
 Also where weights are float64, Keras keeps the learning rate in float32, and on TensorFlow the two betas: 1e-8 a step.
 """
@@ -38,6 +41,9 @@ Adam divides a gradient by its own size, so that rounding of a small gradient mo
 ADAM: dict[str, Any] = {"learning_rate": 1e-3, "betas": (0.9, 0.999), "epsilon": 1e-7}
 """Settings of the optimiser on both sides."""
 
+STATISTICS = ("mean", "variance")
+"""The parts that training moves by no gradient: what batch normalisation keeps of its batches."""
+
 BATCH, LENGTH, DIFFERENT = 8, 5, 4
 """Size and steps of a training batch, and how many there are before they come again."""
 
@@ -49,7 +55,8 @@ class GradientParity(NamedTuple):
         layer: The layer of the source, or the input.
         tensor: The canonical part; empty for an input.
         max_abs: The largest difference.
-        largest: The largest gradient there is in it; after training, the furthest that it can have moved.
+        largest: The largest gradient there is in it; after training, the furthest that it can have moved, and of moving
+            statistics the furthest that one did.
         tolerance: What the difference may be.
         passed: Whether it is no more.
     """
@@ -136,7 +143,7 @@ def compare_gradients(found: Comparison, seed: int) -> tuple[tuple[GradientParit
     first, second = found.first.side, found.second.side
     trials = [trial for trial in found.trials if not trial.free and trial.states is None][:2]
     compared = _gradients(first, second, trials, seed)
-    words = frozen_words(first, second)
+    words = [*frozen_words(first, second), *absorbed_words(first.network)]
     if (
         not all(each.passed and np.isfinite(each.largest) for each in compared)
         and first.dtype() != "float64"
@@ -206,14 +213,15 @@ def _tensor_pairs(
     mine: dict[str, dict[str, np.ndarray]],
     yours: dict[str, dict[str, np.ndarray]],
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Yield layer, part, and its gradient on both sides, where both have one."""
+    """Yield layer, part, and its gradient on both sides, where both have one that is more than rounding."""
+    absorbed = set(itertools.chain(*absorbed_shifts(first.network).values()))
     for one, other, live, lively in zip(
         units(first, mine), units(second, yours), trained(first), trained(second), strict=True
     ):
         for half in halves(one.spec):
             for name, here, there in _parts(one.spec, half, (one, live), (other, lively)):
                 both = ~np.isnan(here) & ~np.isnan(there)
-                if both.any():
+                if both.any() and (one.layer[0], name) not in absorbed:
                     yield one.layer[0] if one.name == one.layer[0] else one.name, half + name, here[both], there[both]
 
 
@@ -265,9 +273,7 @@ def trained(side: Side) -> list[Unit]:
         arrays = side.adapter.read(natives[layer.name])
         live[layer.name] = {name: np.full(array.shape, float(name not in fixed)) for name, array in arrays.items()}
     return [
-        unit._replace(
-            weights={name: array * (name not in ("mean", "variance")) for name, array in unit.weights.items()}
-        )
+        unit._replace(weights={name: array * (name not in STATISTICS) for name, array in unit.weights.items()})
         for unit in units(side, live)
     ]
 
@@ -312,10 +318,10 @@ def _trained(first: Side, second: Side, steps: int, seed: int, dtype: str = "") 
     ours, here = _run(first, batches, rule, dtype)
     theirs, there = _run(second, batches, rule, dtype)
     apart = _apart(ours, theirs)
-    weights = tuple(_moved(here, there, steps, dtype))
+    weights = tuple(_moved(first, here, there, steps, dtype))
     passed = apart <= LOSS[dtype] and all(each.passed for each in weights)
     words += [*frozen_words(first, second), *dropout_words(first.network, second.network)]
-    words += statistics_words(first.network)
+    words += absorbed_words(first.network)
     words += _bias_words(first, second, lambda side: _run(side, batches, rule, dtype)[0], ours, theirs)
     words += _rule_words(second, rule, lambda other: _apart(theirs, _run(second, batches, other, dtype)[0]))
     losses = tuple(zip(ours, theirs, strict=True))
@@ -368,15 +374,25 @@ def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return max((abs(one - other) / max(abs(one), 1e-30) for one, other in pairs), default=0.0)
 
 
-def _moved(here: Side, there: Side, steps: int, dtype: str) -> Iterator[GradientParity]:
+def _moved(start: Side, here: Side, there: Side, steps: int, dtype: str) -> Iterator[GradientParity]:
     """Yield each part after training, biases as the function sees them: their sums."""
     furthest = ADAM["learning_rate"] * steps
-    allowed = MOVED[dtype] * furthest
-    for one, other in zip(units(here), units(there), strict=True):
+    absorbed = absorbed_shifts(here.network)
+    drifts = dict.fromkeys(itertools.chain(*absorbed.values()), 0.0)
+    for before, one, other in zip(units(start), units(here), units(there), strict=True):
         for half in halves(one.spec):
             for name, mine, yours in _values(one, other, half):
-                gap, _, alike = _gap(mine, yours)
-                yield GradientParity(one.name, half + name, gap, furthest, allowed, alike and gap <= allowed)
+                gap, largest, alike = _gap(mine, yours)
+                if (one.layer[0], name) in drifts:
+                    drifts[one.layer[0], name] = gap
+                    continue
+                moved, allowed = furthest, MOVED[dtype] * furthest
+                if name in STATISTICS:
+                    moved = _gap(mine, before.weights[name])[0]
+                    allowed = LOSS[dtype] * moved + steps * float(np.finfo(dtype).eps) * largest
+                if name == "mean":
+                    allowed += sum(drifts[shift] for shift in absorbed.get(one.name, ()))  # It has them in it.
+                yield GradientParity(one.name, half + name, gap, moved, allowed, alike and gap <= allowed)
 
 
 def _values(one: Unit, other: Unit, half: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -424,14 +440,46 @@ def dropout_words(*networks: Network) -> list[str]:
     ]
 
 
-def statistics_words(network: Network) -> list[str]:
-    """Say that batches were not normalised by themselves, where a layer does so in training."""
-    names = [layer.name for layer in network.layers if isinstance(layer.spec, BatchNorm) and layer.trainable]
-    if not names:
-        return []
+def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
+    """Return batch normalisation → the layers in front of it and their part, a bias or shift, that it takes away.
+
+    What is added to a feature in the whole batch goes off with the mean. So its gradient is zero but for rounding, and
+    by that Adam moves it.
+
+    >>> absorbed_shifts(Network.chain(Input((3,)), Dense(3, 2), Dropout(0.1), BatchNorm(2)))
+    {'batchnorm': [('dense', 'bias')]}
+    """
+    uses = Counter(layer.owner for layer in network.layers)
+    references = [*network.results, *(each for layer in network.layers for each in (*layer.inputs, layer.mask) if each)]
+    readers = Counter(source_of(reference)[0] for reference in references)
+
+    def in_front(layer: Layer) -> Iterator[tuple[str, str]]:
+        front = network[source_of(layer.inputs[0])[0]]
+        options = front.spec.options()
+        passes = isinstance(front.spec, Dropout | Pool)  # Dropout is off.
+        adds = isinstance(front.spec, Dense | Conv1D | Norm) and options.get("activation", "linear") == "linear"
+        if not (passes or adds) or uses[front.owner] > 1 or readers[front.name] > 1:
+            return
+        part = "shift" if isinstance(front.spec, Norm) else "bias"
+        if adds and options[part] and front.trainable:
+            yield front.name, part
+        if passes or isinstance(front.spec, Dense):
+            yield from in_front(front)
+
+    found: dict[str, list[tuple[str, str]]] = {}
+    for layer in network.layers:
+        if isinstance(layer.spec, BatchNorm) and layer.trainable:
+            for shift in in_front(layer):
+                found.setdefault(layer.owner, []).append(shift)
+    return found
+
+
+def absorbed_words(network: Network) -> list[str]:
+    """Say which biases were left out because a batch normalisation takes them away."""
     return [
-        f"Batch normalisation ({', '.join(names)}) went by its moving statistics and left them alone, as at inference: "
-        "one switch turns this and dropout off."
+        f"{name}: {part} was left out: {norm} takes it away with the mean of the batch, and its gradient is rounding."
+        for norm, shifts in absorbed_shifts(network).items()
+        for name, part in shifts
     ]
 
 

@@ -150,7 +150,7 @@ def walk(
     carried: dict[str, Array | None] = {}
     waiting, left = list(inputs), list(states or [])
     kept: dict[str, list[Array]] = {}
-    resumed = {layer.resumes for layer in network.layers}
+    resumed = {layer.resumes for layer in network.layers if isinstance(layer.spec, Recurrent)}
 
     def mask_with(reference: str) -> Array | None:
         name, number = source_of(reference)
@@ -179,7 +179,7 @@ def walk(
                 given, left = left[:kinds], left[kinds:]
             given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in given]
         if layer.resumes and not given:
-            given = kept[layer.resumes]
+            given = kept.get(layer.resumes, [])
         way = (ways or {}).get(layer.owner, plain)
         call = Call(spec, weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
         if isinstance(spec, Merge):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from gatewise.core.spec import (
     KINDS,
     WEIGHTLESS,
+    BatchNorm,
     Constant,
     Embedding,
     Masking,
@@ -60,8 +61,9 @@ class Layer:
             all the same.
         shares: The layer before it whose weights it has, where one layer is used several times, or one cell by several
             layers, which may run it otherwise; else empty.
-        resumes: The first use of the layer, where a stateful one is used several times: it goes on from the states that
-            the use before it left, in the order of the network. Else empty.
+        resumes: The first use of the layer, where one that keeps something is used several times: it goes on from the
+            states, or in training from the moving statistics, that the use before it left, in the order of the network.
+            Else empty.
         mask: The mask that it is given by hand, as a reference, true where a step counts; else empty. It goes on from
             the layer as any other.
     """
@@ -100,6 +102,11 @@ class Layer:
         if isinstance(self.spec, Merge):
             return self.inputs
         return self.inputs[1:2] if isinstance(self.spec, Remask) else self.inputs[:1]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a use leaves something for the next: states, or in training moving statistics."""
+        return bool(self.spec.options().get("stateful")) or isinstance(self.spec, BatchNorm)
 
     def passes_mask(self, above: bool) -> bool:
         """Say whether a mask may go on from it, where one comes to it or not (``above``)."""
@@ -167,7 +174,7 @@ class Network:
                     "Name the first layer that has these weights, and give both one cell.",
                 )
             if layer.resumes and not (
-                layer.spec.options().get("stateful")
+                layer.keeps
                 and known.get(layer.resumes) == layer.spec
                 and self[layer.resumes].owner == layer.shares
                 and not self[layer.resumes].resumes
@@ -175,7 +182,7 @@ class Network:
                 raise SpecError(
                     f"Layer {layer.name!r} goes on from {layer.resumes!r}, which is no use of it before this one.",
                     f"Network: {self._listed()}.",
-                    "Name the first use of this stateful layer, and share its weights.",
+                    "Name the first use of this layer, which is stateful or normalises batches, and share its weights.",
                 )
             known[layer.name] = layer.spec
         self._check_references(known, self.outputs, "The network's output")
