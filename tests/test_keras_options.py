@@ -8,8 +8,8 @@ import inspect
 import numpy as np
 import pytest
 from gatewise_keras.arguments import ARGUMENTS, CLASSES
-from gatewise_keras.describing import JOINS
 from gatewise_keras.layouts import LIMITS
+from gatewise_keras.reading import JOINS
 
 import gatewise as gw
 from gatewise.arrays.network import unstacked, walk

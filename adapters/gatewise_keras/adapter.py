@@ -22,18 +22,12 @@ from gatewise.core.spec import (
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.assembling import assemble as assemble
 from gatewise_keras.building import make, make_cell
-from gatewise_keras.describing import (
-    HALVES,
-    OWN_CODE,
-    STATES,
-    alone,
-    is_cell,
-    is_several,
-    unknown_class,
-)
+from gatewise_keras.describing import STATES, alone
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as remarks
+from gatewise_keras.laying import is_several
+from gatewise_keras.reading import HALVES, OWN_CODE, is_cell, unknown_class
 
 if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory, Tensor

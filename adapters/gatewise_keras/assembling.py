@@ -12,8 +12,9 @@ from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import RUN, Constant, Input, Merge, Operation, Recurrent, Remask, Spec, outputs_of
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
-from gatewise_keras.describing import executed, state_count
+from gatewise_keras.describing import executed
 from gatewise_keras.operations import operated
+from gatewise_keras.reading import state_count
 
 
 def assemble(

@@ -9,8 +9,8 @@ from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
 from gatewise.core.spec import Dense, Dropout, Embedding, Flip, Merge, Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_keras.describing import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
 from gatewise_keras.ordinary import arguments_for, twin_for
+from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
 
 
 def make_cell(spec: Recurrent, name: str | None = None, dtype: str = "float32", rules: Sequence[Rule] = ()) -> Any:

@@ -11,8 +11,9 @@ from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
 from gatewise.core.spec import BatchNorm, LayerNorm, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.adapter import STATISTICS, variables
-from gatewise_keras.describing import cell_spec, is_cell, parts, specs_of
+from gatewise_keras.laying import parts, specs_of
 from gatewise_keras.layouts import FRAMEWORK
+from gatewise_keras.reading import cell_spec, is_cell
 
 PARAMETERS = frozenset({Role.WEIGHT, Role.FROZEN, Role.FACTOR, Role.STATISTIC, Role.OPTIMIZER})
 """What ``summary()`` counts."""

@@ -1,0 +1,397 @@
+"""Reads single Keras layers and cells: specs and rules, refusals by name. Keras is imported when it is called for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gatewise.core.network import Rule
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Dense,
+    Dropout,
+    Embedding,
+    Flip,
+    Masking,
+    Recurrent,
+    Spec,
+)
+from gatewise.errors import UnsupportedModelError
+from gatewise_keras.ordinary import ALONE, TWINS, Twin
+
+CLASSES: dict[type[Spec], str] = {
+    LSTM: "LSTM",
+    GRU: "GRU",
+    RNN: "SimpleRNN",
+    Dense: "Dense",
+    Embedding: "Embedding",
+    Dropout: "Dropout",
+    Activation: "Activation",
+    Masking: "Masking",
+}
+"""The kind of a layer → Keras's class for it."""
+
+
+JOINS = {
+    "concat": "Concatenate",
+    "sum": "Add",
+    "mul": "Multiply",
+    "ave": "Average",
+    "sub": "Subtract",
+    "max": "Maximum",
+    "min": "Minimum",
+}
+"""Word of ``Merge`` → Keras's class for it."""
+
+
+SAME: dict[str, tuple[str, dict[str, Any]]] = {
+    "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
+    "ELU": ("elu", {"alpha": 1}),
+    "Identity": ("linear", {}),
+    "ActivityRegularization": ("linear", {}),
+}
+"""Class of a layer that is an activation → its name, and the options with which it is."""
+
+
+OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
+"""The way out of a layer that no description covers."""
+
+
+CELLS: dict[str, type[Recurrent]] = {
+    "LSTMCell": LSTM,
+    "GRUCell": GRU,
+    "SimpleRNNCell": RNN,
+    "GeneralLSTMCell": LSTM,
+}
+"""Class of a cell → the kind of layer that ``keras.layers.RNN`` makes of it."""
+
+
+GENERAL = ("projection", "peepholes", "cell_clip")
+"""Options that Keras's own LSTM lacks, and ``gatewise_keras.cells.GeneralLSTMCell`` has."""
+
+
+WEIGHTS = {
+    "kernel": "kernel",
+    "recurrent_kernel": "recurrent",
+    "bias": "bias",
+    "embeddings": "embeddings",
+    "gamma": "gamma",
+    "beta": "beta",
+}
+"""Weight → what Keras puts before ``_regularizer`` and ``_constraint`` to name the rules on it."""
+
+
+def is_cell(obj: Any) -> bool:
+    """Say whether an object is a bare cell, one of Keras's own or of ours."""
+    return type(obj).__name__ in CELLS and type(obj).__module__.partition(".")[0] in ("keras", "gatewise_keras")
+
+
+def is_stack(layer: Any) -> bool:
+    """Say whether several cells are stacked in one layer."""
+    import keras
+
+    return type(layer) is keras.layers.RNN and type(layer.cell) is keras.layers.StackedRNNCells
+
+
+def is_ours(layer: Any, name: str) -> bool:
+    """Say whether a layer is of a class of ours, which is not imported for that."""
+    return type(layer).__name__ == name and type(layer).__module__ == "gatewise_keras.cells"
+
+
+def state_count(spec: Spec) -> int:
+    """Return how many states a recurrent layer starts from."""
+    if not isinstance(spec, Recurrent):
+        return 0
+    return spec.layers * spec.directions * (2 if spec.cell == "lstm" else 1)
+
+
+def check_unrolled(layer: Any) -> None:
+    """Refuse what Keras itself gets wrong: unrolled and backwards, it zeroes the steps of a mask that is not turned."""
+    for one in (getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
+        zeroes = getattr(one, "zero_output_for_mask", False) and getattr(one, "return_sequences", False)
+        if zeroes and one.unroll and one.go_backwards:
+            why = (
+                "Under a mask, Keras's unrolled loop zeroes other steps than its loop does when it reads from the end."
+            )
+            raise refusal(layer, "unroll", True, why, "Use unroll=False, which zeroes the steps that are masked.")
+
+
+def stack_specs(layer: Any, *, turned: bool) -> list[Recurrent]:
+    """Return a spec for each cell that is stacked in one layer.
+
+    A stack within one scan computes what layers on each other compute: only the first reads backwards, only the last
+    may leave out the sequence, and a masked step is one to all.
+
+    Args:
+        layer: The layer.
+        turned: Whether what the first reads is turned beforehand.
+    """
+    _check_built(layer)
+    if layer.stateful:
+        why = "Keras itself cannot reset the states of stacked cells."
+        raise refusal(layer, "stateful", True, why, "Give each cell a layer of its own, RNN(cell, stateful=True).")
+    specs: list[Recurrent] = []
+    cells = layer.cell.cells
+    for number, cell in enumerate(cells):
+        last = number == len(cells) - 1
+        options = {
+            "return_sequences": layer.return_sequences or not last,
+            "return_state": layer.return_state,
+            "go_backwards": layer.go_backwards and number == 0 and not turned,
+            "zero_output_for_mask": layer.zero_output_for_mask and last,
+        }
+        specs.append(cell_spec(cell, layer, options))
+    return specs
+
+
+def kind_of(layer: Any) -> type[Spec] | None:
+    """Return the kind of a layer by its class alone, or None."""
+    import keras
+
+    return next((kind for kind, name in CLASSES.items() if type(layer) is getattr(keras.layers, name)), None)
+
+
+def spec_of(layer: Any) -> Spec:
+    """Return the spec of one Keras layer."""
+    import keras
+
+    kinds = {getattr(keras.layers, name): kind for kind, name in CLASSES.items()}
+    if type(layer) is keras.layers.RNN:
+        _check_built(layer)
+        return cell_spec(layer.cell, layer, _layer_options(layer))
+    if type(layer) is keras.layers.Bidirectional:
+        return _bidirectional(layer)
+    if is_ours(layer, "Flip"):
+        return Flip(layer.values, layer.mask)
+    for kind_name, (name, options) in SAME.items():
+        if type(layer) is getattr(keras.layers, kind_name) and all(
+            getattr(layer, option) == value for option, value in options.items()
+        ):
+            return Activation(name)
+    twin = TWINS.get(type(layer).__name__)
+    if twin is not None and type(layer) is getattr(keras.layers, type(layer).__name__):
+        _check_dtype(layer)
+        return _spec_of_twin(layer, twin)
+    if type(layer) not in kinds:
+        own_code = isinstance(layer, keras.layers.Lambda) or type(layer).__module__.partition(".")[0] != "keras"
+        way_out = OWN_CODE if own_code else "Leave it out of the model and do it around the port."
+        raise unknown_class(layer.name, type(layer).__name__, way_out)
+    _check_dtype(layer)
+    kind = kinds[type(layer)]
+    if issubclass(kind, Recurrent):
+        _check_built(layer)
+        return cell_spec(layer.cell, layer, _layer_options(layer))
+    if kind is Dense:
+        _check_built(layer)
+        return Dense(
+            int(layer._kernel.shape[0]), layer.units, bias=layer.use_bias, activation=_activation(layer, "activation")
+        )
+    if kind is Embedding:
+        _check_built(layer)
+        return Embedding(layer.input_dim, layer.output_dim, mask_zero=layer.mask_zero)
+    if kind is Dropout:
+        if layer.noise_shape is not None and any(size is not None for size in np.atleast_1d(layer.noise_shape)):
+            raise refusal(
+                layer, "noise_shape", layer.noise_shape, "Every number is dropped by itself.", "Leave noise_shape out."
+            )
+        return Dropout(float(layer.rate))
+    if kind is Masking:
+        return Masking(float(layer.mask_value))
+    return Activation(_activation(layer, "activation"))
+
+
+def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
+    """Return the spec of a layer whose options stand in a table."""
+    for argument, value in twin.only.items():
+        if getattr(layer, argument) != value:
+            why = f"A port knows {argument}={value!r} alone."
+            raise refusal(layer, argument, getattr(layer, argument), why, "Use that, or do it around the port.")
+    options = {option: getattr(layer, argument) for option, argument in twin.arguments.items()}
+    options |= {option: options[option][0] for option in ALONE if isinstance(options.get(option), tuple)}
+    options |= {option: value.item() for option, value in options.items() if isinstance(value, np.generic)}
+    if "activation" in options:
+        options["activation"] = _activation(layer, "activation")
+    if "features" in twin.kind.__dataclass_fields__:
+        _check_built(layer)
+        shape = layer._build_shapes_dict["input_shape"]
+        axes = np.atleast_1d(getattr(layer, "axis", -1))
+        if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
+            why = "It normalises along other axes than the last, which is where features lie in a sequence."
+            raise refusal(layer, "axis", layer.axis, why, "Use axis=-1, or do it around the port.")
+        options["features"] = int(shape[-1])
+    return twin.kind(**options, **twin.fixed)
+
+
+def _layer_options(layer: Any) -> dict[str, Any]:
+    names = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
+    return {name: bool(getattr(layer, name)) for name in names}
+
+
+def cell_spec(cell: Any, layer: Any, options: dict[str, Any]) -> Recurrent:
+    """Return the spec of a layer that runs one cell.
+
+    Args:
+        cell: The cell.
+        layer: What a message names.
+        options: What the layer around the cell says.
+    """
+    if not is_cell(cell):
+        known = ", ".join(CELLS)
+        way_out = "Its code cannot be read; replace it by one of these cells."
+        raise refusal(layer, "cell", type(cell).__name__, f"Cells that are supported: {known}.", way_out)
+    _check_built(cell)
+    _check_dtype(cell)
+    kind = CELLS[type(cell).__name__]
+    options = options | {"bias": cell.use_bias, "activation": _activation(cell, "activation", layer)}
+    for name in ("dropout", "recurrent_dropout"):
+        rate = float(getattr(cell, name))
+        # Keras's LSTM and GRU drop only at rates strictly between 0 and 1; its SimpleRNN drops all at 1.
+        options[name] = 0.0 if rate == 1 and kind is not RNN else rate
+    if kind is not RNN:
+        if getattr(cell, "dropout_mask_count", None) and options["dropout"] and not options["recurrent_dropout"]:
+            options["dropout_masks"] = "gate"  # implementation=1
+        options["recurrent_activation"] = _activation(cell, "recurrent_activation", layer)
+    if kind is GRU:
+        options["reset"] = "after" if cell.reset_after else "before"
+    if kind is LSTM:
+        options |= {name: getattr(cell, name) for name in GENERAL if hasattr(cell, name)}
+    return kind(int(cell.kernel.shape[0]), int(cell.units), **options)
+
+
+def _check_directions(layer: Any) -> None:
+    import keras
+
+    for one in (layer.forward_layer, layer.backward_layer):
+        if not isinstance(one, keras.layers.RNN):
+            why = "Bidirectional is supported around LSTM, GRU, SimpleRNN and RNN."
+            raise refusal(layer, "layer", type(one).__name__, why, "Leave it out.")
+
+
+def is_alike(layer: Any) -> bool:
+    """Say whether both directions of a layer compute alike, so that they are one layer of a network."""
+    _check_directions(layer)
+    forward, backward = layer.forward_layer, layer.backward_layer
+    if any(is_stack(one) or one.activity_regularizer is not None for one in (forward, backward)):
+        return False
+    spec, other = spec_of(forward), spec_of(backward)
+    turned = spec.replace(go_backwards=not spec.options()["go_backwards"])
+    return other == turned and [*all_rules(forward)] == [*all_rules(backward)]
+
+
+def _bidirectional(layer: Any) -> Spec:
+    spec = spec_of(layer.forward_layer)
+    assert isinstance(spec, Recurrent)
+    both: dict[str, Any] = {"bidirectional": True, "merge": layer.merge_mode}
+    if spec.return_sequences:
+        # Bidirectional forces this on its copies; it is their option, and not one that a person chose.
+        both["zero_output_for_mask"] = True
+    return spec.replace(**both)
+
+
+def _activation(owner: Any, option: str, layer: Any = None) -> str:
+    function = getattr(owner, option)
+    if not _is_named(function):
+        what = getattr(function, "__name__", type(function).__name__)
+        raise refusal(layer or owner, option, what, "Activations of Keras are supported, by name.", "Use one of those.")
+    name = str(function.__name__)
+    return {"relu_6": "relu6", "swish": "silu"}.get(name, name)
+
+
+def _is_named(function: Any) -> bool:
+    import keras
+
+    try:
+        return keras.activations.get(function.__name__) is function
+    except (AttributeError, ValueError):
+        return False
+
+
+def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> UnsupportedModelError:
+    """Return the error for an option of a layer that is not supported."""
+    return UnsupportedModelError(
+        f"Layer {layer.name!r} ({type(layer).__name__}) has {option}={value!r}, which is not supported.", why, way_out
+    )
+
+
+def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
+    """Return the error for a layer whose class is not supported."""
+    known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), "RNN", "Bidirectional", "TimeDistributed"
+    return UnsupportedModelError(
+        f"Layer {name!r} is a {kind}, which is not supported.",
+        f"Supported: {', '.join(known)}.",
+        way_out,
+    )
+
+
+def _check_built(layer: Any) -> None:
+    if not layer.built:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) is not built: it has no weights yet.",
+            "Its size of input is unknown.",
+            "Call it once on data, or build it with a shape.",
+        )
+
+
+def _check_dtype(layer: Any) -> None:
+    policy = layer.dtype_policy
+    if getattr(layer, "quantization_mode", None) is not None:
+        why = "Its weights are whole numbers with a scale, and its inputs are rounded to such at every call."
+        raise refusal(layer, "quantization", layer.quantization_mode, why, "Port the model before it is quantised.")
+    if policy.variable_dtype not in ("float64", "float32", *HALVES):
+        why = "Weights of float64, float32, float16 and bfloat16 are supported."
+        raise refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
+
+
+HALVES = ("float16", "bfloat16")
+"""Types that a layer may compute in, and perhaps keep its weights in; a port has float32."""
+
+
+def rules(layer: Any) -> tuple[Rule, ...]:
+    """Return the regularisers and constraints of a layer that can be carried; ``remarks`` tells the others."""
+    return tuple(rule for rule in all_rules(layer) if isinstance(rule, Rule))
+
+
+def all_rules(layer: Any) -> Iterator[Rule | str]:
+    """Yield each regulariser and constraint of a layer as a rule, or in words where it cannot be one."""
+    import keras
+
+    if isinstance(layer, keras.layers.TimeDistributed):
+        yield from all_rules(layer.layer)
+        return
+    if isinstance(layer, keras.layers.Bidirectional):
+        yield from all_rules(layer.forward_layer)
+        return
+    owner = getattr(layer, "cell", layer)
+    for weight, prefix in WEIGHTS.items():
+        for kind, word, home in (
+            ("penalty", "regularizer", keras.regularizers),
+            ("projection", "constraint", keras.constraints),
+        ):
+            met = getattr(owner, f"{prefix}_{word}", None)
+            name = type(met).__name__
+            if met is None:
+                continue
+            if getattr(home, name, None) is not type(met):
+                yield f"{prefix}_{word}={getattr(met, '__name__', name)}"
+                continue
+            yield Rule(kind, weight, name, _settings(met))
+
+
+def activity_rule(layer: Any) -> Rule | None:
+    """Return the penalty on what a layer gives; None where it has no name elsewhere."""
+    import keras
+
+    met = layer.activity_regularizer
+    name = type(met).__name__
+    known = getattr(keras.regularizers, name, None) is type(met)
+    return Rule("activity", "output", name, _settings(met)) if known else None
+
+
+def _settings(met: Any) -> tuple[tuple[str, Any], ...]:
+    settings = sorted(met.get_config().items())
+    return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings)
