@@ -1,4 +1,4 @@
-"""What the fast paths share: chunks of time, states before a step, masks.
+"""What the fast paths share: chunks of time, states before a step, dropout, masks.
 
 The paths themselves are ``fast_lstm.py``, ``fast_gru.py`` and ``fast_rnn.py``; ``sequence.py`` ties them to autograd.
 All give what the plain loop of ``loops.py`` gives, up to rounding, and are tested against it. What makes them fast:
@@ -17,13 +17,14 @@ Letters of the shapes: T time, B batch, F features, H units, S state (H, or the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gatewise_torch.arithmetic import Array, ByNumPy, ByTorch
+from gatewise_torch.arithmetic import Array, ByNumPy, ByTorch, Write
 from gatewise_torch.loops import Run, Weights
 
 Arithmetic = ByTorch | ByNumPy
@@ -142,6 +143,23 @@ def summed(by: Arithmetic, so_far: Array | None, d_gates: Array) -> Array:
     return so_far
 
 
+class KernelSum:
+    """The gradient of a kernel (G*H, size), added up chunk by chunk."""
+
+    def __init__(self, by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> None:
+        self.parts = [(part, by.gathered(part.kernel, LEAST_STEPS)) for part in parts_of(by, kernel, dropout)]
+
+    def add(self, d_gates: Array, x: Array) -> None:
+        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H), and x (time, B, size)."""
+        for (gates, _, scale), gathered in self.parts:
+            gathered.add(rows_of(d_gates[..., gates]), rows_of(x if scale is None else x * scale))
+
+    def total(self) -> Tensor | None:
+        """Return what was added, in the form of the kernel; None where nothing was."""
+        totals = [gathered.total() for _, gathered in self.parts]
+        return totals[0] if totals[0] is None or len(totals) == 1 else torch.cat(totals)  # type: ignore[arg-type]
+
+
 class Sums:
     """What all cells add up on the way back: the gradients of the input, of its kernel and of the biases.
 
@@ -151,22 +169,28 @@ class Sums:
         bias: Gradient of a bias, (G*H,), or None.
     """
 
-    def __init__(self, by: Arithmetic, x: Tensor, w: Weights, needs: tuple[bool, ...]) -> None:
-        self.by, self.w, self.inputs = by, w, by.view(x)
+    def __init__(self, by: Arithmetic, x: Tensor, w: Weights, run: Run, needs: tuple[bool, ...]) -> None:
+        self.by, self.inputs, self.parts = by, by.view(x), parts_of(by, w.ih, run.input_dropout)
         self.needs_kernel, _, self.needs_bias, self.needs_second, _ = needs[-5:]
-        self.x = by.empty(*x.shape) if needs[0] else None
-        self.kernel = by.gathered(w.ih, LEAST_STEPS)
+        self.x = None if not needs[0] else by.empty(*x.shape) if run.input_dropout is None else by.zeros(*x.shape)
+        self.kernel = KernelSum(by, w.ih, run.input_dropout)
         self.bias: Array | None = None
 
     def add(self, chunk: slice, d_gates: Array) -> None:
         """Add what follows from the gradients of the gates of a chunk, (time, B, G*H)."""
-        flat = rows_of(d_gates)
         if self.x is not None:
-            self.by.write_product(d_gates, self.w.ih.t(), during(self.x, chunk))
+            d_x = during(self.x, chunk)
+            for gates, kernel, scale in self.parts:
+                if scale is None:
+                    self.by.write_product(d_gates, kernel.t(), d_x)
+                else:
+                    product = self.by.empty(*d_x.shape)
+                    self.by.write_product(d_gates[..., gates], kernel.t(), product)
+                    self.by.add(d_x, product * scale)
         if self.needs_kernel:
-            self.kernel.add(flat, rows_of(during(self.inputs, chunk)))
+            self.kernel.add(d_gates, during(self.inputs, chunk))
         if self.needs_bias or self.needs_second:
-            self.bias = summed(self.by, self.bias, flat)
+            self.bias = summed(self.by, self.bias, rows_of(d_gates))
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Return the gradients of the bias and of the second one; equal, but each in memory of its own."""
@@ -177,6 +201,111 @@ class Sums:
 def tensors(by: Arithmetic, *arrays: Array | Tensor | None) -> Grads:
     """Return arrays as tensors."""
     return tuple(each if each is None or isinstance(each, Tensor) else by.tensor(each) for each in arrays)
+
+
+# -------------------------------------------------------------------------------------------------------------- dropout
+
+
+class Part(NamedTuple):
+    """The gates that see their argument, the input or the state, through one mask of dropout.
+
+    Attributes:
+        gates: Which of (…, G*H).
+        kernel: What they multiply it with, (gates*H, size).
+        scale: (B, size), what dropout multiplies it with; None where there is none.
+    """
+
+    gates: slice
+    kernel: Tensor
+    scale: Array | None
+
+
+def parts_of(by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> list[Part]:
+    """Return the parts of a kernel (G*H, size): one, or as many as dropout (1 or G, B, size) has masks."""
+    if dropout is None:
+        return [Part(slice(None), kernel, None)]
+    size = len(kernel) // len(dropout)
+    gates = [slice(start, start + size) for start in range(0, len(kernel), size)]
+    return [Part(own, kernel[own], scale) for own, scale in zip(gates, by.view(dropout), strict=True)]
+
+
+def projector(by: Arithmetic, w: Weights, dropout: Tensor | None, chunks: list[slice]) -> Callable[[Array], Array]:
+    """Return what gives ``W x + b``, (time, B, G*H), for the input x of a chunk, (time, B, F)."""
+    steps, times, bias = chunks[0].stop - chunks[0].start, len(chunks), w.whole_bias()
+    if dropout is None:
+        return by.projector(w.ih, bias, steps, times)
+    parts = [
+        (scale, by.projector(kernel, bias if bias is None else bias[gates], steps, times))
+        for gates, kernel, scale in parts_of(by, w.ih, dropout)
+    ]
+    if len(parts) == 1:
+        scale, project = parts[0]
+        return lambda x: project(x * scale)
+    return lambda x: by.concatenate([project(x * scale) for scale, project in parts], -1)
+
+
+def adder(by: Arithmetic, kernel: Tensor, dropout: Tensor | None, times: int) -> Write:
+    """Return what adds ``U h`` onto its first argument, (B, G*H), for a state h (B, S), so many times."""
+    if dropout is None:
+        return by.adder(kernel, times)
+    parts = [
+        (see, scale, by.empty(*scale.shape), by.adder(own, times)) for see, own, scale in _heard(by, kernel, dropout)
+    ]
+
+    def add_dropped(onto: Array, h: Array) -> None:
+        for see, scale, dropped, add in parts:
+            by.multiply(h, scale, dropped)
+            add(see(onto), dropped)
+
+    return add_dropped
+
+
+def summer(
+    by: Arithmetic, kernel: Tensor, added: Tensor | None, dropout: Tensor | None, times: int
+) -> Callable[[Array, Array], Array]:
+    """Return what gives ``U h + added``, as ``by.summer`` does."""
+    if dropout is None:
+        return by.summer(kernel, added, times)
+    add, start = adder(by, kernel, dropout, times), by.view(kernel.new_zeros(1) if added is None else added)
+
+    def total(h: Array, out: Array) -> Array:
+        by.copy(out, start)
+        add(out, h)
+        return out
+
+    return total
+
+
+def back_adder(by: Arithmetic, kernel: Tensor, dropout: Tensor | None, times: int) -> Write:
+    """Return what adds the gradient of h in ``U h`` onto its first argument, for that of the gates, (B, G*H)."""
+    if dropout is None:
+        return by.adder(kernel.t(), times)
+    parts = [
+        (see, scale, by.empty(*scale.shape), by.summer(own.mT, None, times))
+        for see, own, scale in _heard(by, kernel, dropout)
+    ]
+
+    def add_back(onto: Array, d_gates: Array) -> None:
+        for see, scale, space, multiply in parts:
+            product = multiply(see(d_gates), space)
+            by.multiply(product, scale, product)
+            by.add(onto, product if product.ndim == 2 else product.sum(0))
+
+    return add_back
+
+
+def _heard(by: Arithmetic, kernel: Tensor, dropout: Tensor) -> list[tuple[Callable[[Array], Array], Tensor, Array]]:
+    """Return what of the gates (B, G*H) one product is for, its kernel, and the masks of the state for it.
+
+    Where each gate has its own mask, it has its own product, too; small ones are stacked and made by one call.
+    """
+    gates = len(dropout)
+    if gates == 1:
+        return [(lambda whole: whole, kernel, by.view(dropout[0]))]
+    if by.stacks(kernel):
+        kernels = kernel.reshape(gates, -1, kernel.shape[1])
+        return [(lambda whole: whole.reshape(len(whole), gates, -1).swapaxes(0, 1), kernels, by.view(dropout))]
+    return [(itemgetter((slice(None), own)), part, scale) for own, part, scale in parts_of(by, kernel, dropout)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- masks

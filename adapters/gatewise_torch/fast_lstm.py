@@ -24,7 +24,7 @@ def forward(
         x: (T, B, F).
         state: The first states.
         w: The weights.
-        run: Direction and mask.
+        run: Direction, mask and dropout.
         kept: To which is added what ``backward`` needs: the memory before the first step and behind each one, the
             activated candidates, then the other gates of each chunk. None in inference.
     """
@@ -32,7 +32,7 @@ def forward(
     by = arithmetic(x, units)
     h, c = (by.view(part) for part in state)
     hidden = by.empty(time, batch, h.shape[1])
-    gate, act, add = by.in_place(cell.gate), by.writer(cell.act), by.adder(w.hh, time)
+    gate, act, add = by.in_place(cell.gate), by.writer(cell.act), fast.adder(by, w.hh, run.recurrent_dropout, time)
     clip, hr = cell.cell_clip, w.hr
     places: Iterator[Array]
     if kept is None:
@@ -46,7 +46,7 @@ def forward(
     masked = fast.masked(by, run)
     inputs = by.view(x)
     chunks = fast.split_time(x, 4 * units, run.backwards)
-    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    project = fast.projector(by, w, run.input_dropout, chunks)
     for chunk in chunks:
         gates = project(fast.during(inputs, chunk))
         views = [gates, *fast.gates_of(gates, units), fast.during(hidden, chunk)]
@@ -96,7 +96,7 @@ def backward(
         x: (T, B, F).
         state: The first states.
         w: The weights.
-        run: Direction and mask.
+        run: Direction, mask and dropout.
         hidden: What ``forward`` returned.
         kept: What ``forward`` kept.
         grads: Gradients of the states h behind each step, and of the last states; None is zero.
@@ -110,9 +110,9 @@ def backward(
     new_memory, old_memory = (memory[:-1], memory[1:]) if run.backwards else (memory[1:], memory[:-1])
 
     chunks = fast.split_time(x, 4 * units, run.backwards)
-    back = by.adder(w.hh.t(), len(x))  # U^T times the gradient of the gates
+    back = fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
-    sums, d_recurrent = fast.Sums(by, x, w, needs), by.gathered(w.hh, fast.LEAST_STEPS)
+    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.KernelSum(by, w.hh, run.recurrent_dropout)
     dc = by.zeros(batch, units) if dc is None else by.copied(dc)
     dc_thrice = dc[:, None]
     space, slopes = by.empty(*all_gates[0].shape), by.empty(*candidates[chunks[0]].shape)
@@ -146,6 +146,5 @@ def backward(
             dh = d_before
         sums.add(chunk, d_gates)
         if needs_hh:
-            h = fast.before(by, states, first, chunk, run.backwards)
-            d_recurrent.add(fast.rows_of(d_gates), fast.rows_of(h))
+            d_recurrent.add(d_gates, fast.before(by, states, first, chunk, run.backwards))
     return fast.tensors(by, sums.x, dh, dc, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)

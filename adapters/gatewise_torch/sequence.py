@@ -1,7 +1,7 @@
 """One layer and direction by a fast path: inference, and training with a backward pass of its own.
 
-What the fast paths do not do (peepholes, dropout of the state, a projection or a bound on the memory in training, a
-user's callable, activations across units) the plain loop does.
+What the fast paths do not do (peepholes, a projection or a bound on the memory in training, a user's callable,
+activations across units) the plain loop does.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ def can_train(cell: Cell, w: Weights) -> bool:
 def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
     """Do what ``loops.plain`` does, where no gradient is wanted."""
     with fast.quiet(), np.errstate(all="ignore"):
-        if run.input_dropout is not None:
-            x = x * run.input_dropout
         hidden, last = PATHS[cell.kind].forward(cell, x, state, w, run, None)
         shown = fast.shown(run)
         return (hidden if shown is None else hidden.masked_fill_(~shown, 0.0)), last
@@ -44,8 +42,6 @@ def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[T
 
 def train(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
     """Do what ``loops.plain`` does, with a faster way back."""
-    if run.input_dropout is not None:
-        x, run = x * run.input_dropout, run._replace(input_dropout=None)
     tensors = (x, *state, *w[:5])
     output, *last = _Sequence.apply(cell, run, *tensors)  # type: ignore[no-untyped-call]
     return output, tuple(last)
