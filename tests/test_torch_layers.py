@@ -510,6 +510,7 @@ def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, res
     ("cell", "options"),
     [
         ("lstm", {"activation": "relu"}),
+        ("lstm", {"cell_clip": 0.3}),
         ("gru", {"activation": "softsign"}),
         ("gru", {"reset": "before"}),
         ("rnn", {"activation": "hard_sigmoid"}),
@@ -540,6 +541,21 @@ def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backw
         expected = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
         for one, other in zip(met, expected, strict=True):
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("arithmetic_in_use")
+def test_a_memory_that_meets_its_bound_is_not_cut_off(monkeypatch):
+    """A memory at the bound that is only kept stays there, and its gradient passes; a larger one's does not."""
+    layer = LSTM(3, 4, activation="relu", recurrent_activation="hard_sigmoid", cell_clip=0.5, bias="single")
+    layer.double()
+    with torch.no_grad():
+        layer.bias_ih_l0.copy_(torch.tensor([-40.0, 40.0, 1.0, 0.0]).repeat_interleave(4))  # i is 0, f is 1
+    c = torch.tensor([[[0.5, 0.4, 0.6, -0.5]]], dtype=torch.float64)
+    x = torch.randn(6, 1, 3, dtype=torch.float64)
+    assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, (torch.zeros_like(c), c))
+    c.requires_grad_()
+    last = layer(x, (torch.zeros_like(c), c))[1][1]
+    assert torch.equal(torch.autograd.grad(last.sum(), c)[0], torch.tensor([[[1.0, 1.0, 0.0, 1.0]]]).double())
 
 
 @pytest.mark.parametrize("masks", ["layer", "gate"])
@@ -616,6 +632,7 @@ def test_fast_training_from_each_result_alone(monkeypatch, cell, use):
         ("gru", {"recurrent_activation": "hard_sigmoid", "num_layers": 2, "bidirectional": True}),
         ("gru", {"reset": "before", "recurrent_activation": "hard_sigmoid_02"}),
         ("rnn", {"activation": "gelu"}),
+        ("lstm", {"activation": "relu", "cell_clip": 0.3, "go_backwards": True}),
         ("lstm", {"activation": "softplus", "input_dropout": 0.3, "recurrent_dropout": 0.5}),
         ("gru", {"input_dropout": 0.3, "recurrent_dropout": 0.5, "dropout_masks": "layer"}),
         ("gru", {"reset": "before", "recurrent_dropout": 0.5, "go_backwards": True}),

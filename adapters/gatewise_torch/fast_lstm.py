@@ -20,7 +20,7 @@ def forward(
     """Return the state h behind each step, (T, B, S), and the last states, (1, B, size).
 
     Args:
-        cell: What a step computes; a bound on the memory is for inference only, and so is a projection.
+        cell: What a step computes; a projection is for inference only.
         x: (T, B, F).
         state: The first states.
         w: The weights.
@@ -122,11 +122,18 @@ def backward(
         i, f, _, o = fast.gates_of(gates, units)
         d_i, d_f, d_g, d_o = fast.gates_of(d_gates, units)
         g, act_c = fast.during(candidates, chunk), act(fast.during(new_memory, chunk))
+        old_c = fast.during(old_memory, chunk)
         act_into(o, act_c, through_c)  # from h to c
         gate_into(g, i, d_i)
-        gate_into(fast.during(old_memory, chunk), f, d_f)
+        gate_into(old_c, f, d_f)
         act_into(i, g, d_g)
         gate_into(act_c, o, d_o)
+        if cell.cell_clip is not None:
+            # Nothing goes back through a memory that was cut off. One that met the bound by itself was not.
+            cut = ~(abs(f * old_c + i * g) <= cell.cell_clip)
+            f = by.copied(f)
+            for factor in (d_i, d_f, d_g, f):
+                by.fill(cut, 0.0, factor)
         fast.blank(by, run, chunk, d_gates, through_c)
         last = chunk is chunks[0] and not needs_h
         dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)

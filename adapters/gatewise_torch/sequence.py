@@ -1,7 +1,7 @@
 """One layer and direction by a fast path: inference, and training with a backward pass of its own.
 
-What the fast paths do not do (peepholes, a projection or a bound on the memory in training, a user's callable,
-activations across units) the plain loop does.
+What the fast paths do not do (peepholes, a projection in training, a user's callable, activations across units) the
+plain loop does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def can_infer(cell: Cell, w: Weights) -> bool:
 def can_train(cell: Cell, w: Weights) -> bool:
     """Say whether ``train`` does this."""
     gates = cell.kind == "rnn" or cell.gate.slope is not None
-    return w.ch is None and w.hr is None and cell.cell_clip is None and cell.act.slope is not None and gates
+    return w.ch is None and w.hr is None and cell.act.slope is not None and gates
 
 
 def infer(cell: Cell, x: Tensor, state: States, w: Weights, run: Run) -> tuple[Tensor, States]:
