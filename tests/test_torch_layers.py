@@ -450,7 +450,7 @@ def assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, **given):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(0.5)
-    weigh = torch.randn(x.shape[0] * x.shape[1] * layer.hidden_size, dtype=x.dtype)
+    weigh = torch.randn(x.shape[0] * x.shape[1] * max(layer.hidden_size, layer.proj_size), dtype=x.dtype)
     assert fast_runs(layer, x)
     met = gradients(layer, x, hx, weigh, **given)
     with monkeypatch.context() as patch:
@@ -511,6 +511,7 @@ def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, res
     [
         ("lstm", {"activation": "relu"}),
         ("lstm", {"cell_clip": 0.3}),
+        ("lstm", {"proj_size": 2}),
         ("gru", {"activation": "softsign"}),
         ("gru", {"reset": "before"}),
         ("rnn", {"activation": "hard_sigmoid"}),
@@ -534,7 +535,8 @@ def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backw
             features, units, **options, go_backwards=backwards, zero_output_for_mask=zero, dtype=dtype, bias="single"
         )
         x = 0.5 * torch.randn(time, batch, features, dtype=dtype)
-        hx = tuple(torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
+        sizes = (layer.proj_size or units, units)[: 1 + (cell == "lstm")]
+        hx = tuple(torch.randn(1, batch, size, dtype=dtype) for size in sizes)
         assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, mask=mask)
         with torch.no_grad():
             met = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
@@ -633,7 +635,7 @@ def test_fast_training_from_each_result_alone(monkeypatch, cell, use):
         ("gru", {"reset": "before", "recurrent_activation": "hard_sigmoid_02"}),
         ("rnn", {"activation": "gelu"}),
         ("lstm", {"activation": "relu", "cell_clip": 0.3, "go_backwards": True}),
-        ("lstm", {"activation": "softplus", "input_dropout": 0.3, "recurrent_dropout": 0.5}),
+        ("lstm", {"activation": "softplus", "input_dropout": 0.3, "recurrent_dropout": 0.5, "proj_size": 5}),
         ("gru", {"input_dropout": 0.3, "recurrent_dropout": 0.5, "dropout_masks": "layer"}),
         ("gru", {"reset": "before", "recurrent_dropout": 0.5, "go_backwards": True}),
         ("rnn", {"recurrent_dropout": 0.5}),

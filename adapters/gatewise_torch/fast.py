@@ -101,12 +101,14 @@ def rows_of(array: Array) -> Array:
 
 def gradients_of(
     by: Arithmetic, grad_hidden: Array | None, chunk: slice, dh: Array | None, first: Array, backwards: bool, last: bool
-) -> list[Any]:
-    """Return the gradients of the states of a chunk, to which the steps add theirs, in the order of the way back.
+) -> tuple[Array, list[Any]]:
+    """Return the gradients of the states of a chunk, to which the steps add theirs, (time, B, S), and step by step.
+
+    The steps are in the order of the way back, and end with the state before the chunk.
 
     Args:
         by: What the steps compute with.
-        grad_hidden: Gradient of the states behind each step as outputs, (T, B, H); None is zero.
+        grad_hidden: Gradient of the states behind each step as outputs, (T, B, S); None is zero.
         chunk: Which steps.
         dh: The gradient that comes from behind the chunk; None is zero.
         first: The first state.
@@ -120,7 +122,7 @@ def gradients_of(
     states = [state for (state,) in by.steps_of([own], not backwards)]
     if dh is not None:
         by.add(states[0], dh)
-    return [*states, None if last else by.zeros(*first.shape)]
+    return own, [*states, None if last else by.zeros(*first.shape)]
 
 
 def before(by: Arithmetic, states: Array, first: Array, chunk: slice, backwards: bool) -> Array:
@@ -171,7 +173,7 @@ class Sums:
 
     def __init__(self, by: Arithmetic, x: Tensor, w: Weights, run: Run, needs: tuple[bool, ...]) -> None:
         self.by, self.inputs, self.parts = by, by.view(x), parts_of(by, w.ih, run.input_dropout)
-        self.needs_kernel, _, self.needs_bias, self.needs_second, _ = needs[-5:]
+        self.needs_kernel, _, self.needs_bias, self.needs_second, *_ = needs[-6:]
         self.x = None if not needs[0] else by.empty(*x.shape) if run.input_dropout is None else by.zeros(*x.shape)
         self.kernel = KernelSum(by, w.ih, run.input_dropout)
         self.bias: Array | None = None

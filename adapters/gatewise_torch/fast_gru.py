@@ -81,8 +81,8 @@ def backward(
     grads: Grads,
     needs: tuple[bool, ...],
 ) -> Grads:
-    """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    needs_h, needs_hh, needs_bias_n = needs[1], needs[-4], needs[-1]
+    """Return the gradients of x, h, and of the first six of the weights; see ``fast_lstm.backward``."""
+    needs_h, needs_hh, needs_bias_n = needs[1], needs[-5], needs[-2]
     batch, units, both_gates = x.shape[1], cell.units, 2 * cell.units
     by = arithmetic(x, units)
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
@@ -118,7 +118,7 @@ def backward(
         fast.blank(by, run, chunk, d_gates)
         z = fast.unmasked(by, run, chunk, z)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        _, (dh, *befores) = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
         d_zn = d_gates.reshape(-1, batch, 3, units)[:, :, 1:]
         views = [r_dropped, z, d_gates[..., :both_gates], d_r, d_n, d_zn]
         views += [d_seen, d_seen[..., :both_gates], d_seen[..., both_gates:]]
@@ -152,7 +152,7 @@ def backward(
     d_hh = d_recurrent.total()
     if d_hh is not None and products is None:
         d_hh = torch.cat([d_hh, d_recurrent_n.total()])  # type: ignore[list-item]
-    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_hh, *sums.biases(), d_bias_n)
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_hh, *sums.biases(), d_bias_n, None)
 
 
 def _apart(dropout: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gatewise_torch import fast
-from gatewise_torch.arithmetic import Array, arithmetic
+from gatewise_torch.arithmetic import Array, ByTorch, arithmetic
 from gatewise_torch.fast import Grads
 from gatewise_torch.loops import Cell, Run, States, Weights
 
@@ -20,7 +20,7 @@ def forward(
     """Return the state h behind each step, (T, B, S), and the last states, (1, B, size).
 
     Args:
-        cell: What a step computes; a projection is for inference only.
+        cell: What a step computes.
         x: (T, B, F).
         state: The first states.
         w: The weights.
@@ -34,6 +34,7 @@ def forward(
     hidden = by.empty(time, batch, h.shape[1])
     gate, act, add = by.in_place(cell.gate), by.writer(cell.act), fast.adder(by, w.hh, run.recurrent_dropout, time)
     clip, hr = cell.cell_clip, w.hr
+    wide = None if hr is None else by.empty(batch, units)  # what is projected
     places: Iterator[Array]
     if kept is None:
         places, candidates = itertools.cycle((by.empty(batch, units), by.empty(batch, units))), by.empty(batch, units)
@@ -64,13 +65,11 @@ def forward(
             by.add_product(new, i, candidate)
             if clip is not None:
                 by.bound(new, clip)
-            if hr is None:
-                act(new, out)
-                by.multiply(out, o, out)
-            else:
-                act(new, candidate)
-                by.multiply(candidate, o, candidate)
-                torch.mm(by.tensor(candidate), hr.t(), out=by.tensor(out))
+            shown = out if hr is None else wide
+            act(new, shown)
+            by.multiply(shown, o, shown)
+            if hr is not None:
+                torch.mm(by.tensor(wide), hr.t(), out=by.tensor(out))
             if rows is not None:
                 by.keep(rows, c, new)
                 by.keep(rows, h, out)
@@ -89,7 +88,7 @@ def backward(
     grads: Grads,
     needs: tuple[bool, ...],
 ) -> Grads:
-    """Return the gradients of x, h, c, and of the first five of the weights, those that are needed.
+    """Return the gradients of x, h, c, and of the first six of the weights, those that are needed.
 
     Args:
         cell: What a step computes.
@@ -102,8 +101,8 @@ def backward(
         grads: Gradients of the states h behind each step, and of the last states; None is zero.
         needs: Which gradients are wanted.
     """
-    batch, units, needs_h, needs_hh = x.shape[1], cell.units, needs[1], needs[-4]
-    by = arithmetic(x, units)
+    batch, units, needs_h, needs_hh, needs_hr = x.shape[1], cell.units, needs[1], needs[-5], needs[-1]
+    by = arithmetic(x, units) if w.hr is None else ByTorch(x, units)  # ByNumPy has room for one width only
     grad_hidden, dh, dc = (None if grad is None else by.view(grad) for grad in grads)
     memory, candidates, *all_gates = (by.view(each) for each in kept)
     act, gate_into, act_into = by.function(cell.act), by.slope_writer(cell.gate), by.slope_writer(cell.act)
@@ -113,6 +112,9 @@ def backward(
     back = fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
     sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.KernelSum(by, w.hh, run.recurrent_dropout)
+    wide, widen, d_projection = by.empty(batch, units), None, None
+    if w.hr is not None:
+        widen, d_projection = by.summer(w.hr.t(), None, len(x)), fast.KernelSum(by, w.hr, None)
     dc = by.zeros(batch, units) if dc is None else by.copied(dc)
     dc_thrice = dc[:, None]
     space, slopes = by.empty(*all_gates[0].shape), by.empty(*candidates[chunks[0]].shape)
@@ -136,14 +138,15 @@ def backward(
                 by.fill(cut, 0.0, factor)
         fast.blank(by, run, chunk, d_gates, through_c)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        d_hidden, (dh, *befores) = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
         d_ifg = d_gates.reshape(-1, batch, 4, units)[:, :, :3]
         views = [through_c, fast.unmasked(by, run, chunk, f), d_gates, d_o, d_ifg]
         for (slope, forget, d_all, d_out, d_three), d_before, stay in zip(
             by.steps_of(views, not run.backwards), befores, fast.passing(by, run, chunk), strict=False
         ):
-            by.add_product(dc, dh, slope)
-            by.multiply(d_out, dh, d_out)
+            d_shown = dh if widen is None else widen(dh, wide)
+            by.add_product(dc, d_shown, slope)
+            by.multiply(d_out, d_shown, d_out)
             by.multiply(d_three, dc_thrice, d_three)
             by.multiply(dc, forget, dc)
             if d_before is not None:
@@ -154,4 +157,9 @@ def backward(
         sums.add(chunk, d_gates)
         if needs_hh:
             d_recurrent.add(d_gates, fast.before(by, states, first, chunk, run.backwards))
-    return fast.tensors(by, sums.x, dh, dc, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)
+        if d_projection is not None and needs_hr:
+            shown = o * act_c
+            fast.blank(by, run, chunk, shown)
+            d_projection.add(d_hidden, shown)
+    d_hh, d_hr = d_recurrent.total(), None if d_projection is None else d_projection.total()
+    return fast.tensors(by, sums.x, dh, dc, sums.kernel.total(), d_hh, *sums.biases(), None, d_hr)

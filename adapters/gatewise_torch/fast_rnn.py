@@ -51,8 +51,8 @@ def backward(
     grads: Grads,
     needs: tuple[bool, ...],
 ) -> Grads:
-    """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    by, needs_h, needs_hh = ByTorch(x, cell.units), needs[1], needs[-4]
+    """Return the gradients of x, h, and of the first six of the weights; see ``fast_lstm.backward``."""
+    by, needs_h, needs_hh = ByTorch(x, cell.units), needs[1], needs[-5]
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
     act_into, back = by.slope_writer(cell.act), fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
@@ -66,7 +66,7 @@ def backward(
         act_into(one[: len(part)], part, d_steps)
         fast.blank(by, run, chunk, d_steps)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        _, (dh, *befores) = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
         for (d_step,), d_before, stay in zip(
             by.steps_of([d_steps], not run.backwards), befores, fast.passing(by, run, chunk), strict=False
         ):
@@ -79,4 +79,4 @@ def backward(
         sums.add(chunk, d_steps)
         if needs_hh:
             d_recurrent.add(d_steps, fast.before(by, states, first, chunk, run.backwards))
-    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None, None)
