@@ -145,23 +145,6 @@ def summed(by: Arithmetic, so_far: Array | None, d_gates: Array) -> Array:
     return so_far
 
 
-class KernelSum:
-    """The gradient of a kernel (G*H, size), added up chunk by chunk."""
-
-    def __init__(self, by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> None:
-        self.parts = [(part, by.gathered(part.kernel, LEAST_STEPS)) for part in parts_of(by, kernel, dropout)]
-
-    def add(self, d_gates: Array, x: Array) -> None:
-        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H), and x (time, B, size)."""
-        for (gates, _, scale), gathered in self.parts:
-            gathered.add(rows_of(d_gates[..., gates]), rows_of(x if scale is None else x * scale))
-
-    def total(self) -> Tensor | None:
-        """Return what was added, in the form of the kernel; None where nothing was."""
-        totals = [gathered.total() for _, gathered in self.parts]
-        return totals[0] if totals[0] is None or len(totals) == 1 else torch.cat(totals)  # type: ignore[arg-type]
-
-
 class Sums:
     """What all cells add up on the way back: the gradients of the input, of its kernel and of the biases.
 
@@ -172,27 +155,22 @@ class Sums:
     """
 
     def __init__(self, by: Arithmetic, x: Tensor, w: Weights, run: Run, needs: tuple[bool, ...]) -> None:
-        self.by, self.inputs, self.parts = by, by.view(x), parts_of(by, w.ih, run.input_dropout)
+        self.by, self.w, self.inputs, self.dropout = by, w, by.view(x), run.input_dropout
         self.needs_kernel, _, self.needs_bias, self.needs_second, *_ = needs[-6:]
-        self.x = None if not needs[0] else by.empty(*x.shape) if run.input_dropout is None else by.zeros(*x.shape)
-        self.kernel = KernelSum(by, w.ih, run.input_dropout)
+        self.x = by.empty(*x.shape) if needs[0] else None
+        self.kernel = gathered(by, w.ih, run.input_dropout)
         self.bias: Array | None = None
 
-    def add(self, chunk: slice, d_gates: Array) -> None:
-        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H)."""
+    def add(self, chunk: slice, d_gates: Array) -> Array:
+        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H); return them, (rows, G*H)."""
+        flat = rows_of(d_gates)
         if self.x is not None:
-            d_x = during(self.x, chunk)
-            for gates, kernel, scale in self.parts:
-                if scale is None:
-                    self.by.write_product(d_gates, kernel.t(), d_x)
-                else:
-                    product = self.by.empty(*d_x.shape)
-                    self.by.write_product(d_gates[..., gates], kernel.t(), product)
-                    self.by.add(d_x, product * scale)
+            write_input_gradient(self.by, d_gates, self.w.ih, self.dropout, during(self.x, chunk))
         if self.needs_kernel:
-            self.kernel.add(d_gates, during(self.inputs, chunk))
+            self.kernel.add(flat, rows_of(during(self.inputs, chunk)))
         if self.needs_bias or self.needs_second:
-            self.bias = summed(self.by, self.bias, rows_of(d_gates))
+            self.bias = summed(self.by, self.bias, flat)
+        return flat
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Return the gradients of the bias and of the second one; equal, but each in memory of its own."""
@@ -214,18 +192,16 @@ class Part(NamedTuple):
     Attributes:
         gates: Which of (…, G*H).
         kernel: What they multiply it with, (gates*H, size).
-        scale: (B, size), what dropout multiplies it with; None where there is none.
+        scale: (B, size), what dropout multiplies it with.
     """
 
     gates: slice
     kernel: Tensor
-    scale: Array | None
+    scale: Array
 
 
-def parts_of(by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> list[Part]:
-    """Return the parts of a kernel (G*H, size): one, or as many as dropout (1 or G, B, size) has masks."""
-    if dropout is None:
-        return [Part(slice(None), kernel, None)]
+def parts_of(by: Arithmetic, kernel: Tensor, dropout: Tensor) -> list[Part]:
+    """Return the parts of a kernel (G*H, size), as many as dropout (1 or G, B, size) has masks."""
     size = len(kernel) // len(dropout)
     gates = [slice(start, start + size) for start in range(0, len(kernel), size)]
     return [Part(own, kernel[own], scale) for own, scale in zip(gates, by.view(dropout), strict=True)]
@@ -294,6 +270,40 @@ def back_adder(by: Arithmetic, kernel: Tensor, dropout: Tensor | None, times: in
             by.add(onto, product if product.ndim == 2 else product.sum(0))
 
     return add_back
+
+
+def write_input_gradient(by: Arithmetic, d_gates: Array, kernel: Tensor, dropout: Tensor | None, out: Array) -> None:
+    """Write the gradient of the input, (time, B, F), for that of the gates, (time, B, G*H)."""
+    if dropout is None:
+        by.write_product(d_gates, kernel.t(), out)
+        return
+    product = by.empty(*out.shape)
+    by.copy(out, by.zeros(1))
+    for gates, own, scale in parts_of(by, kernel, dropout):
+        by.write_product(d_gates[..., gates], own.t(), product)
+        by.add(out, product * scale)
+
+
+class GatheredParts:
+    """The gradient of a kernel (G*H, size), added up chunk by chunk, where dropout is on what it multiplies."""
+
+    def __init__(self, by: Arithmetic, kernel: Tensor, dropout: Tensor) -> None:
+        self.parts = [(part, by.gathered(part.kernel, LEAST_STEPS)) for part in parts_of(by, kernel, dropout)]
+
+    def add(self, d_gates: Array, x: Array) -> None:
+        """Add ``d_gates.T @ x``, for d_gates (rows, G*H) and x (rows, size)."""
+        for (gates, _, scale), part in self.parts:
+            part.add(d_gates[:, gates], rows_of(x.reshape(-1, *scale.shape) * scale))
+
+    def total(self) -> Tensor | None:
+        """Return what was added, in the form of the kernel; None where nothing was."""
+        totals = [part.total() for _, part in self.parts]
+        return totals[0] if totals[0] is None or len(totals) == 1 else torch.cat(totals)  # type: ignore[arg-type]
+
+
+def gathered(by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> Any:
+    """Return what adds up the gradient of a kernel."""
+    return by.gathered(kernel, LEAST_STEPS) if dropout is None else GatheredParts(by, kernel, dropout)
 
 
 def _heard(by: Arithmetic, kernel: Tensor, dropout: Tensor) -> list[tuple[Callable[[Array], Array], Tensor, Array]]:

@@ -99,7 +99,8 @@ def backward(
     back = fast.back_adder(by, kernel, dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
     sums, d_bias_n = fast.Sums(by, x, w, run, needs), None
-    d_recurrent, d_recurrent_n = fast.KernelSum(by, kernel, dropout), fast.KernelSum(by, w.hh[both_gates:], None)
+    d_recurrent = fast.gathered(by, kernel, dropout)
+    d_recurrent_n = by.gathered(w.hh[both_gates:], fast.LEAST_STEPS)
     d_product = by.empty(batch, units)
     space = by.empty(*all_gates[0].shape)
     space_seen = space if products is None else by.empty(*all_gates[0].shape)
@@ -141,14 +142,14 @@ def backward(
                     by.add_product(d_before, through, r_t)
                     back(d_before, d_both)
             dh = d_before
-        sums.add(chunk, d_gates)
+        flat, flat_seen = sums.add(chunk, d_gates), fast.rows_of(d_seen)
         if needs_hh and products is not None:
-            d_recurrent.add(d_seen, h)
+            d_recurrent.add(flat_seen, fast.rows_of(h))
         elif needs_hh:
-            d_recurrent.add(d_gates[..., :both_gates], h)
-            d_recurrent_n.add(d_gates[..., both_gates:], r * h_dropped)
+            d_recurrent.add(flat[:, :both_gates], fast.rows_of(h))
+            d_recurrent_n.add(flat[:, both_gates:], fast.rows_of(r * h_dropped))
         if needs_bias_n:
-            d_bias_n = fast.summed(by, d_bias_n, fast.rows_of(d_seen)[:, both_gates:])
+            d_bias_n = fast.summed(by, d_bias_n, flat_seen[:, both_gates:])
     d_hh = d_recurrent.total()
     if d_hh is not None and products is None:
         d_hh = torch.cat([d_hh, d_recurrent_n.total()])  # type: ignore[list-item]

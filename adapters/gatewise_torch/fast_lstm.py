@@ -111,10 +111,11 @@ def backward(
     chunks = fast.split_time(x, 4 * units, run.backwards)
     back = fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
-    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.KernelSum(by, w.hh, run.recurrent_dropout)
-    wide, widen, d_projection = by.empty(batch, units), None, None
+    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.gathered(by, w.hh, run.recurrent_dropout)
+    widen, wide, d_projection = None, None, None
     if w.hr is not None:
-        widen, d_projection = by.summer(w.hr.t(), None, len(x)), fast.KernelSum(by, w.hr, None)
+        widen, wide = by.summer(w.hr.t(), None, len(x)), by.empty(batch, units)
+        d_projection = by.gathered(w.hr, fast.LEAST_STEPS)
     dc = by.zeros(batch, units) if dc is None else by.copied(dc)
     dc_thrice = dc[:, None]
     space, slopes = by.empty(*all_gates[0].shape), by.empty(*candidates[chunks[0]].shape)
@@ -154,12 +155,13 @@ def backward(
                 if stay is not None:
                     by.add_product(d_before, dh, stay)
             dh = d_before
-        sums.add(chunk, d_gates)
+        flat = sums.add(chunk, d_gates)
         if needs_hh:
-            d_recurrent.add(d_gates, fast.before(by, states, first, chunk, run.backwards))
+            h = fast.before(by, states, first, chunk, run.backwards)
+            d_recurrent.add(flat, fast.rows_of(h))
         if d_projection is not None and needs_hr:
             shown = o * act_c
             fast.blank(by, run, chunk, shown)
-            d_projection.add(d_hidden, shown)
+            d_projection.add(fast.rows_of(d_hidden), fast.rows_of(shown))
     d_hh, d_hr = d_recurrent.total(), None if d_projection is None else d_projection.total()
     return fast.tensors(by, sums.x, dh, dc, sums.kernel.total(), d_hh, *sums.biases(), None, d_hr)

@@ -56,7 +56,7 @@ def backward(
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
     act_into, back = by.slope_writer(cell.act), fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
-    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.KernelSum(by, w.hh, run.recurrent_dropout)
+    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.gathered(by, w.hh, run.recurrent_dropout)
     chunks = fast.split_time(x, cell.units, run.backwards)
     one = by.view(x.new_ones(()).expand(hidden[chunks[0]].shape))
     space = by.empty(*one.shape)
@@ -76,7 +76,8 @@ def backward(
                 if stay is not None:
                     by.add_product(d_before, dh, stay)
             dh = d_before
-        sums.add(chunk, d_steps)
+        flat = sums.add(chunk, d_steps)
         if needs_hh:
-            d_recurrent.add(d_steps, fast.before(by, states, first, chunk, run.backwards))
+            h = fast.before(by, states, first, chunk, run.backwards)
+            d_recurrent.add(flat, fast.rows_of(h))
     return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None, None)

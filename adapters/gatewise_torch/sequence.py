@@ -60,7 +60,7 @@ class _Sequence(torch.autograd.Function):
             output = hidden if shown is None else torch.where(shown, hidden, 0.0)
         # The mask, too, is saved in torch's way, which finds out when someone has written into it.
         ctx.save_for_backward(x, *tensors, run.mask, shown, hidden, *kept)
-        ctx.cell, ctx.run, ctx.inputs = cell, run._replace(mask=None), 1 + len(tensors)
+        ctx.cell, ctx.run, ctx.inputs = cell, run if run.mask is None else run._replace(mask=None), 1 + len(tensors)
         ctx.set_materialize_grads(False)  # of a whole sequence of zeros, where the last state alone was used
         return output, *last
 
