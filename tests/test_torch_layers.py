@@ -427,6 +427,7 @@ def plainly(monkeypatch):
 
 
 def gradients(layer, x, hx, weigh, **given):
+    torch.manual_seed(0)  # for dropout
     x = x.clone().requires_grad_()
     hx = tuple(part.clone().requires_grad_() for part in hx)
     output, last = layer(x, hx if layer.cell == "lstm" else hx[0], **given)
@@ -440,13 +441,16 @@ PLACES = [
 ]
 
 
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-4}
+
+
 def assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, **given):
-    tolerance = 1e-9 if x.dtype == torch.float64 else 1e-4
+    tolerance = TOLERANCES[x.dtype]
     layer._has_kernel, layer._kernel = False, None  # torch.nn could do the usual ones
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(0.5)
-    weigh = torch.randn(x.shape[0] * x.shape[1] * layer.hidden_size, dtype=x.dtype)
+    weigh = torch.randn(x.shape[0] * x.shape[1] * max(layer.hidden_size, layer.proj_size), dtype=x.dtype)
     assert fast_runs(layer, x)
     met = gradients(layer, x, hx, weigh, **given)
     with monkeypatch.context() as patch:
@@ -506,6 +510,8 @@ def test_what_overflows_is_infinite_at_the_same_places(monkeypatch, options, res
     ("cell", "options"),
     [
         ("lstm", {"activation": "relu"}),
+        ("lstm", {"cell_clip": 0.3}),
+        ("lstm", {"proj_size": 2}),
         ("gru", {"activation": "softsign"}),
         ("gru", {"reset": "before"}),
         ("rnn", {"activation": "hard_sigmoid"}),
@@ -529,13 +535,59 @@ def test_fast_training_with_a_mask(monkeypatch, cell, options, kind, size, backw
             features, units, **options, go_backwards=backwards, zero_output_for_mask=zero, dtype=dtype, bias="single"
         )
         x = 0.5 * torch.randn(time, batch, features, dtype=dtype)
-        hx = tuple(torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
+        sizes = (layer.proj_size or units, units)[: 1 + (cell == "lstm")]
+        hx = tuple(torch.randn(1, batch, size, dtype=dtype) for size in sizes)
         assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, mask=mask)
         with torch.no_grad():
             met = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
         expected = flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask))
         for one, other in zip(met, expected, strict=True):
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("arithmetic_in_use")
+def test_a_memory_that_meets_its_bound_is_not_cut_off(monkeypatch):
+    """A memory at the bound that is only kept stays there, and its gradient passes; a larger one's does not."""
+    layer = LSTM(3, 4, activation="relu", recurrent_activation="hard_sigmoid", cell_clip=0.5, bias="single")
+    layer.double()
+    with torch.no_grad():
+        layer.bias_ih_l0.copy_(torch.tensor([-40.0, 40.0, 1.0, 0.0]).repeat_interleave(4))  # i is 0, f is 1
+    c = torch.tensor([[[0.5, 0.4, 0.6, -0.5]]], dtype=torch.float64)
+    x = torch.randn(6, 1, 3, dtype=torch.float64)
+    assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, (torch.zeros_like(c), c))
+    c.requires_grad_()
+    last = layer(x, (torch.zeros_like(c), c))[1][1]
+    assert torch.equal(torch.autograd.grad(last.sum(), c)[0], torch.tensor([[[1.0, 1.0, 0.0, 1.0]]]).double())
+
+
+@pytest.mark.parametrize("masks", ["layer", "gate"])
+@pytest.mark.parametrize("rates", [(0.0, 0.4), (0.3, 0.4), (0.3, 0.0)], ids=["state", "both", "input"])
+@pytest.mark.parametrize("masked_backwards", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"activation": "softsign"}),
+        ("gru", {"activation": "softsign"}),
+        ("gru", {"reset": "before", "bias": "none"}),
+        ("rnn", {}),
+    ],
+)
+def test_fast_training_with_dropout(monkeypatch, cell, options, masked_backwards, rates, masks, size):
+    monkeypatch.setattr(products, "ONEDNN_FROM", 100_000)  # so that it makes the products of single gates, too
+    time, batch, features, units = size
+    options = {**options, "input_dropout": rates[0], "recurrent_dropout": rates[1], "dropout_masks": masks}
+    mask = torch.rand(time, batch) < 0.6 if masked_backwards else None
+    for dtype in (torch.float64, torch.float32):
+        layer = LAYERS[cell](features, units, **options, go_backwards=masked_backwards, dtype=dtype)
+        x = 0.5 * torch.randn(time, batch, features, dtype=dtype)
+        hx = tuple(torch.randn(1, batch, units, dtype=dtype) for _ in range(1 + (cell == "lstm")))
+        assert_fast_training_is_the_plain_loop(monkeypatch, layer, x, hx, mask=mask)
+        results = []
+        for grad in (False, True):
+            torch.manual_seed(1)
+            with torch.set_grad_enabled(grad):
+                results.append(flat(layer(x, hx if cell == "lstm" else hx[0], mask=mask)))
+        assert_all_close(*results)
 
 
 def fast_runs(layer, x):
@@ -582,6 +634,11 @@ def test_fast_training_from_each_result_alone(monkeypatch, cell, use):
         ("gru", {"recurrent_activation": "hard_sigmoid", "num_layers": 2, "bidirectional": True}),
         ("gru", {"reset": "before", "recurrent_activation": "hard_sigmoid_02"}),
         ("rnn", {"activation": "gelu"}),
+        ("lstm", {"activation": "relu", "cell_clip": 0.3, "go_backwards": True}),
+        ("lstm", {"activation": "softplus", "input_dropout": 0.3, "recurrent_dropout": 0.5, "proj_size": 5}),
+        ("gru", {"input_dropout": 0.3, "recurrent_dropout": 0.5, "dropout_masks": "layer"}),
+        ("gru", {"reset": "before", "recurrent_dropout": 0.5, "go_backwards": True}),
+        ("rnn", {"recurrent_dropout": 0.5}),
         *(("lstm", {"activation": name, "recurrent_activation": "sigmoid"}) for name in SMOOTH),
         *(("lstm", {"recurrent_activation": name}) for name in ("hard_sigmoid", "sparse_sigmoid", "hard_sigmoid_02")),
     ],
@@ -595,6 +652,7 @@ def test_gradcheck(cell, options, masked):
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x, *tensors):
+        torch.manual_seed(0)  # for dropout
         hx, weights = tensors[: len(states)], dict(zip(names, tensors[len(states) :], strict=True))
         hx = hx if cell == "lstm" else hx[0]
         output, last = torch.func.functional_call(layer, weights, (x, hx), {"mask": mask})
@@ -603,6 +661,10 @@ def test_gradcheck(cell, options, masked):
     inputs = (x, *states, *layer.parameters())
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+    total = sum(result.square().sum() for result in function(*inputs))
+    fast, replayed = (torch.autograd.grad(total, inputs, retain_graph=True, create_graph=way) for way in (False, True))
+    for one, other in zip(fast, replayed, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in activations.NAMED if name not in ("hard_shrink", "sparsemax")])
@@ -763,7 +825,9 @@ def test_each_arithmetic_is_met(monkeypatch, cell, arithmetic_in_use):
     assert used
 
 
-def test_an_empty_batch(general):
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_an_empty_batch(general, rate):
+    general.input_dropout = general.recurrent_dropout = rate
     x = torch.zeros(5, 0, 3, requires_grad=True)
     for dtype in (torch.float32, torch.float16):
         with torch.no_grad():
@@ -960,7 +1024,9 @@ def test_numbers_out_of_range_make_no_noise(general):
 
 
 @pytest.mark.usefixtures("arithmetic_in_use")
-@pytest.mark.parametrize("options", [{"cell_clip": 0.1}, {"proj_size": 2}, {"input_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"cell_clip": 0.1}, {"proj_size": 2}, {"proj_size": 2, "recurrent_dropout": 0.5}], ids=str
+)
 def test_options_of_fast_inference(options):
     layer = LSTM(3, 4, activation="relu", **options)
     x = torch.randn(5, 2, 3)

@@ -158,6 +158,11 @@ class ByTorch:
         """Write ``x @ kernel.T``, for x (time, B, size)."""
         products.write_product(x, kernel, out)
 
+    @staticmethod
+    def stacks(kernel: Tensor) -> bool:
+        """Say whether a kernel with its gates stacked, (G, H, size), is for one call of ``adder`` and ``summer``."""
+        return False
+
     def adder(self, kernel: Tensor, times: int) -> Write:
         """Return what adds ``x @ kernel.T`` onto its first argument, for x (B, size), so many times."""
         return products.adder(kernel, self.x.shape[1], self.x, times)
@@ -324,12 +329,17 @@ class ByNumPy:
         else:
             np.matmul(x.reshape(-1, x.shape[2]), self.view(kernel).T, out.reshape(-1, out.shape[2]))
 
+    def stacks(self, kernel: Tensor) -> bool:
+        """Say whether a kernel with its gates stacked, (G, H, size), is for one call of ``adder`` and ``summer``."""
+        return self.batch * kernel.numel() <= SMALL_PRODUCT
+
     def adder(self, kernel: Tensor, times: int) -> Write:
         """Return what adds ``x @ kernel.T`` onto its first argument, for x (B, size), so many times."""
         if self.batch * kernel.numel() > SMALL_PRODUCT:
             add = self.torch.adder(kernel.detach(), times)
             return lambda onto, x: add(torch.from_numpy(onto), torch.from_numpy(x))
-        transposed, scratch = self.view(kernel).T, self.empty(self.batch, len(kernel))
+        transposed = self.view(kernel).swapaxes(-1, -2)
+        scratch = self.empty(*kernel.shape[:-2], self.batch, kernel.shape[-2])
 
         def add_small(onto: Array, x: Array) -> None:
             np.matmul(x, transposed, scratch)
@@ -345,7 +355,7 @@ class ByNumPy:
         if self.batch * kernel.numel() > SMALL_PRODUCT:
             add = self.torch.summer(kernel.detach(), added, times)
             return lambda x, out: add(torch.from_numpy(x), torch.from_numpy(out)).numpy()
-        transposed = self.view(kernel).T
+        transposed = self.view(kernel).swapaxes(-1, -2)
         if added is None:
             return lambda x, out: np.matmul(x, transposed, out)
         more = self.view(added)

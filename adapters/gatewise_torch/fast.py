@@ -1,4 +1,4 @@
-"""What the fast paths share: chunks of time, states before a step, masks.
+"""What the fast paths share: chunks of time, states before a step, dropout, masks.
 
 The paths themselves are ``fast_lstm.py``, ``fast_gru.py`` and ``fast_rnn.py``; ``sequence.py`` ties them to autograd.
 All give what the plain loop of ``loops.py`` gives, up to rounding, and are tested against it. What makes them fast:
@@ -17,13 +17,14 @@ Letters of the shapes: T time, B batch, F features, H units, S state (H, or the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gatewise_torch.arithmetic import Array, ByNumPy, ByTorch
+from gatewise_torch.arithmetic import Array, ByNumPy, ByTorch, Write
 from gatewise_torch.loops import Run, Weights
 
 Arithmetic = ByTorch | ByNumPy
@@ -100,12 +101,14 @@ def rows_of(array: Array) -> Array:
 
 def gradients_of(
     by: Arithmetic, grad_hidden: Array | None, chunk: slice, dh: Array | None, first: Array, backwards: bool, last: bool
-) -> list[Any]:
-    """Return the gradients of the states of a chunk, to which the steps add theirs, in the order of the way back.
+) -> tuple[Array, list[Any]]:
+    """Return the gradients of the states of a chunk, to which the steps add theirs, (time, B, S), and step by step.
+
+    The steps are in the order of the way back, and end with the state before the chunk.
 
     Args:
         by: What the steps compute with.
-        grad_hidden: Gradient of the states behind each step as outputs, (T, B, H); None is zero.
+        grad_hidden: Gradient of the states behind each step as outputs, (T, B, S); None is zero.
         chunk: Which steps.
         dh: The gradient that comes from behind the chunk; None is zero.
         first: The first state.
@@ -119,7 +122,7 @@ def gradients_of(
     states = [state for (state,) in by.steps_of([own], not backwards)]
     if dh is not None:
         by.add(states[0], dh)
-    return [*states, None if last else by.zeros(*first.shape)]
+    return own, [*states, None if last else by.zeros(*first.shape)]
 
 
 def before(by: Arithmetic, states: Array, first: Array, chunk: slice, backwards: bool) -> Array:
@@ -151,22 +154,23 @@ class Sums:
         bias: Gradient of a bias, (G*H,), or None.
     """
 
-    def __init__(self, by: Arithmetic, x: Tensor, w: Weights, needs: tuple[bool, ...]) -> None:
-        self.by, self.w, self.inputs = by, w, by.view(x)
-        self.needs_kernel, _, self.needs_bias, self.needs_second, _ = needs[-5:]
+    def __init__(self, by: Arithmetic, x: Tensor, w: Weights, run: Run, needs: tuple[bool, ...]) -> None:
+        self.by, self.w, self.inputs, self.dropout = by, w, by.view(x), run.input_dropout
+        self.needs_kernel, _, self.needs_bias, self.needs_second, *_ = needs[-6:]
         self.x = by.empty(*x.shape) if needs[0] else None
-        self.kernel = by.gathered(w.ih, LEAST_STEPS)
+        self.kernel = gathered(by, w.ih, run.input_dropout)
         self.bias: Array | None = None
 
-    def add(self, chunk: slice, d_gates: Array) -> None:
-        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H)."""
+    def add(self, chunk: slice, d_gates: Array) -> Array:
+        """Add what follows from the gradients of the gates of a chunk, (time, B, G*H); return them, (rows, G*H)."""
         flat = rows_of(d_gates)
         if self.x is not None:
-            self.by.write_product(d_gates, self.w.ih.t(), during(self.x, chunk))
+            write_input_gradient(self.by, d_gates, self.w.ih, self.dropout, during(self.x, chunk))
         if self.needs_kernel:
             self.kernel.add(flat, rows_of(during(self.inputs, chunk)))
         if self.needs_bias or self.needs_second:
             self.bias = summed(self.by, self.bias, flat)
+        return flat
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Return the gradients of the bias and of the second one; equal, but each in memory of its own."""
@@ -177,6 +181,143 @@ class Sums:
 def tensors(by: Arithmetic, *arrays: Array | Tensor | None) -> Grads:
     """Return arrays as tensors."""
     return tuple(each if each is None or isinstance(each, Tensor) else by.tensor(each) for each in arrays)
+
+
+# -------------------------------------------------------------------------------------------------------------- dropout
+
+
+class Part(NamedTuple):
+    """The gates that see their argument, the input or the state, through one mask of dropout.
+
+    Attributes:
+        gates: Which of (…, G*H).
+        kernel: What they multiply it with, (gates*H, size).
+        scale: (B, size), what dropout multiplies it with.
+    """
+
+    gates: slice
+    kernel: Tensor
+    scale: Array
+
+
+def parts_of(by: Arithmetic, kernel: Tensor, dropout: Tensor) -> list[Part]:
+    """Return the parts of a kernel (G*H, size), as many as dropout (1 or G, B, size) has masks."""
+    size = len(kernel) // len(dropout)
+    gates = [slice(start, start + size) for start in range(0, len(kernel), size)]
+    return [Part(own, kernel[own], scale) for own, scale in zip(gates, by.view(dropout), strict=True)]
+
+
+def projector(by: Arithmetic, w: Weights, dropout: Tensor | None, chunks: list[slice]) -> Callable[[Array], Array]:
+    """Return what gives ``W x + b``, (time, B, G*H), for the input x of a chunk, (time, B, F)."""
+    steps, times, bias = chunks[0].stop - chunks[0].start, len(chunks), w.whole_bias()
+    if dropout is None:
+        return by.projector(w.ih, bias, steps, times)
+    parts = [
+        (scale, by.projector(kernel, bias if bias is None else bias[gates], steps, times))
+        for gates, kernel, scale in parts_of(by, w.ih, dropout)
+    ]
+    if len(parts) == 1:
+        scale, project = parts[0]
+        return lambda x: project(x * scale)
+    return lambda x: by.concatenate([project(x * scale) for scale, project in parts], -1)
+
+
+def adder(by: Arithmetic, kernel: Tensor, dropout: Tensor | None, times: int) -> Write:
+    """Return what adds ``U h`` onto its first argument, (B, G*H), for a state h (B, S), so many times."""
+    if dropout is None:
+        return by.adder(kernel, times)
+    parts = [
+        (see, scale, by.empty(*scale.shape), by.adder(own, times)) for see, own, scale in _heard(by, kernel, dropout)
+    ]
+
+    def add_dropped(onto: Array, h: Array) -> None:
+        for see, scale, dropped, add in parts:
+            by.multiply(h, scale, dropped)
+            add(see(onto), dropped)
+
+    return add_dropped
+
+
+def summer(
+    by: Arithmetic, kernel: Tensor, added: Tensor | None, dropout: Tensor | None, times: int
+) -> Callable[[Array, Array], Array]:
+    """Return what gives ``U h + added``, as ``by.summer`` does."""
+    if dropout is None:
+        return by.summer(kernel, added, times)
+    add, start = adder(by, kernel, dropout, times), by.view(kernel.new_zeros(1) if added is None else added)
+
+    def total(h: Array, out: Array) -> Array:
+        by.copy(out, start)
+        add(out, h)
+        return out
+
+    return total
+
+
+def back_adder(by: Arithmetic, kernel: Tensor, dropout: Tensor | None, times: int) -> Write:
+    """Return what adds the gradient of h in ``U h`` onto its first argument, for that of the gates, (B, G*H)."""
+    if dropout is None:
+        return by.adder(kernel.t(), times)
+    parts = [
+        (see, scale, by.empty(*scale.shape), by.summer(own.mT, None, times))
+        for see, own, scale in _heard(by, kernel, dropout)
+    ]
+
+    def add_back(onto: Array, d_gates: Array) -> None:
+        for see, scale, space, multiply in parts:
+            product = multiply(see(d_gates), space)
+            by.multiply(product, scale, product)
+            by.add(onto, product if product.ndim == 2 else product.sum(0))
+
+    return add_back
+
+
+def write_input_gradient(by: Arithmetic, d_gates: Array, kernel: Tensor, dropout: Tensor | None, out: Array) -> None:
+    """Write the gradient of the input, (time, B, F), for that of the gates, (time, B, G*H)."""
+    if dropout is None:
+        by.write_product(d_gates, kernel.t(), out)
+        return
+    product = by.empty(*out.shape)
+    by.copy(out, by.zeros(1))
+    for gates, own, scale in parts_of(by, kernel, dropout):
+        by.write_product(d_gates[..., gates], own.t(), product)
+        by.add(out, product * scale)
+
+
+class GatheredParts:
+    """The gradient of a kernel (G*H, size), added up chunk by chunk, where dropout is on what it multiplies."""
+
+    def __init__(self, by: Arithmetic, kernel: Tensor, dropout: Tensor) -> None:
+        self.parts = [(part, by.gathered(part.kernel, LEAST_STEPS)) for part in parts_of(by, kernel, dropout)]
+
+    def add(self, d_gates: Array, x: Array) -> None:
+        """Add ``d_gates.T @ x``, for d_gates (rows, G*H) and x (rows, size)."""
+        for (gates, _, scale), part in self.parts:
+            part.add(d_gates[:, gates], rows_of(x.reshape(-1, *scale.shape) * scale))
+
+    def total(self) -> Tensor | None:
+        """Return what was added, in the form of the kernel; None where nothing was."""
+        totals = [part.total() for _, part in self.parts]
+        return totals[0] if totals[0] is None or len(totals) == 1 else torch.cat(totals)  # type: ignore[arg-type]
+
+
+def gathered(by: Arithmetic, kernel: Tensor, dropout: Tensor | None) -> Any:
+    """Return what adds up the gradient of a kernel."""
+    return by.gathered(kernel, LEAST_STEPS) if dropout is None else GatheredParts(by, kernel, dropout)
+
+
+def _heard(by: Arithmetic, kernel: Tensor, dropout: Tensor) -> list[tuple[Callable[[Array], Array], Tensor, Array]]:
+    """Return what of the gates (B, G*H) one product is for, its kernel, and the masks of the state for it.
+
+    Where each gate has its own mask, it has its own product, too; small ones are stacked and made by one call.
+    """
+    gates = len(dropout)
+    if gates == 1:
+        return [(lambda whole: whole, kernel, by.view(dropout[0]))]
+    if by.stacks(kernel):
+        kernels = kernel.reshape(gates, -1, kernel.shape[1])
+        return [(lambda whole: whole.reshape(len(whole), gates, -1).swapaxes(0, 1), kernels, by.view(dropout))]
+    return [(itemgetter((slice(None), own)), part, scale) for own, part, scale in parts_of(by, kernel, dropout)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- masks

@@ -28,18 +28,21 @@ def forward(
     products = hidden  # stands in where nothing is kept
     if cell.reset_after:
         seen = w.bias_n if w.bias_n is None else torch.cat([torch.zeros_like(w.hh[:both_gates, 0]), w.bias_n])
-        multiply, space = by.summer(w.hh, seen, time), by.empty(batch, 3 * units)
+        multiply = fast.summer(by, w.hh, seen, run.recurrent_dropout, time)
+        space = by.empty(batch, 3 * units)
         if kept is not None:
             products = by.empty(time, batch, units)
             kept.append(by.tensor(products))
     else:
-        add_both, add_n = by.adder(w.hh[:both_gates], time), by.adder(w.hh[both_gates:], time)
+        dropout, dropout_n = _apart(run.recurrent_dropout)
+        add_both = fast.adder(by, w.hh[:both_gates], dropout, time)
+        add_n = fast.adder(by, w.hh[both_gates:], dropout_n, time)
         space = by.empty(batch, units)
     blend = by.blend_bounded if cell.gate.name in BOUNDED and cell.act.name in BOUNDED else by.blend
     masked = fast.masked(by, run)
     inputs = by.view(x)
     chunks = fast.split_time(x, 3 * units, run.backwards)
-    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    project = fast.projector(by, w, run.input_dropout, chunks)
     for chunk in chunks:
         gates = project(fast.during(inputs, chunk))
         if kept is not None:
@@ -78,8 +81,8 @@ def backward(
     grads: Grads,
     needs: tuple[bool, ...],
 ) -> Grads:
-    """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    needs_h, needs_hh, needs_bias_n = needs[1], needs[-4], needs[-1]
+    """Return the gradients of x, h, and of the first six of the weights; see ``fast_lstm.backward``."""
+    needs_h, needs_hh, needs_bias_n = needs[1], needs[-5], needs[-2]
     batch, units, both_gates = x.shape[1], cell.units, 2 * cell.units
     by = arithmetic(x, units)
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
@@ -88,11 +91,15 @@ def backward(
     gate_into, act_into = by.slope_writer(cell.gate), by.slope_writer(cell.act)
 
     # What goes back through the recurrent product: all three gates, or the candidate apart from the others.
-    back = by.adder((w.hh if products is not None else w.hh[:both_gates]).t(), len(x))
-    back_n = None if products is not None else by.summer(w.hh[both_gates:].t(), None, len(x))
+    kernel, dropout, scale_n, back_n = w.hh, run.recurrent_dropout, None, None
+    if products is None:
+        kernel, (dropout, dropout_n) = w.hh[:both_gates], _apart(dropout)
+        scale_n = None if dropout_n is None else by.view(dropout_n[0])
+        back_n = by.summer(w.hh[both_gates:].t(), None, len(x))
+    back = fast.back_adder(by, kernel, dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
-    sums, d_bias_n = fast.Sums(by, x, w, needs), None
-    d_recurrent = by.gathered(w.hh, fast.LEAST_STEPS)
+    sums, d_bias_n = fast.Sums(by, x, w, run, needs), None
+    d_recurrent = fast.gathered(by, kernel, dropout)
     d_recurrent_n = by.gathered(w.hh[both_gates:], fast.LEAST_STEPS)
     d_product = by.empty(batch, units)
     space = by.empty(*all_gates[0].shape)
@@ -102,17 +109,19 @@ def backward(
         h = fast.before(by, states, first, chunk, run.backwards)
         d_gates, d_seen = space[: len(gates)], space_seen[: len(gates)]
         (r, z, n), (d_r, d_z, d_n) = fast.gates_of(gates, units), fast.gates_of(d_gates, units)
+        # With the reset before the product, that of n sees r * h * scale; this is its slope by h, and that by r.
+        r_dropped, h_dropped = (r, h) if scale_n is None else (r * scale_n, h * scale_n)
         # What the gradient of the state is multiplied with to become that of the gates z and n; and for r, that of what
         # is reset. As the state sees them (``d_seen``), the candidate's passes the reset gate.
-        gate_into(h if products is None else fast.during(products, chunk), r, d_r)
+        gate_into(h_dropped if products is None else fast.during(products, chunk), r, d_r)
         gate_into(h - n, z, d_z)
         act_into(1.0 - z, n, d_n)
         fast.blank(by, run, chunk, d_gates)
         z = fast.unmasked(by, run, chunk, z)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        _, (dh, *befores) = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
         d_zn = d_gates.reshape(-1, batch, 3, units)[:, :, 1:]
-        views = [r, z, d_gates[..., :both_gates], d_r, d_n, d_zn]
+        views = [r_dropped, z, d_gates[..., :both_gates], d_r, d_n, d_zn]
         views += [d_seen, d_seen[..., :both_gates], d_seen[..., both_gates:]]
         for (r_t, z_t, d_both, d_reset, d_new, d_two, seen, seen_both, seen_n), d_before in zip(
             by.steps_of(views, not run.backwards), befores, strict=True
@@ -133,16 +142,20 @@ def backward(
                     by.add_product(d_before, through, r_t)
                     back(d_before, d_both)
             dh = d_before
-        sums.add(chunk, d_gates)
-        flat, flat_seen = fast.rows_of(d_gates), fast.rows_of(d_seen)
+        flat, flat_seen = sums.add(chunk, d_gates), fast.rows_of(d_seen)
         if needs_hh and products is not None:
             d_recurrent.add(flat_seen, fast.rows_of(h))
         elif needs_hh:
             d_recurrent.add(flat[:, :both_gates], fast.rows_of(h))
-            d_recurrent_n.add(flat[:, both_gates:], fast.rows_of(r * h))
+            d_recurrent_n.add(flat[:, both_gates:], fast.rows_of(r * h_dropped))
         if needs_bias_n:
             d_bias_n = fast.summed(by, d_bias_n, flat_seen[:, both_gates:])
     d_hh = d_recurrent.total()
     if d_hh is not None and products is None:
         d_hh = torch.cat([d_hh, d_recurrent_n.total()])  # type: ignore[list-item]
-    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_hh, *sums.biases(), d_bias_n)
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_hh, *sums.biases(), d_bias_n, None)
+
+
+def _apart(dropout: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return dropout of r and z, and that of n; they may share one mask."""
+    return (None, None) if dropout is None else (dropout[:2], dropout[-1:])

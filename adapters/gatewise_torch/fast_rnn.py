@@ -23,11 +23,11 @@ def forward(
     by = ByTorch(x, cell.units)
     h = by.view(state[0])
     hidden = by.empty(*x.shape[:2], cell.units)
-    act, add = by.in_place(cell.act), by.adder(w.hh, len(x))
+    act, add = by.in_place(cell.act), fast.adder(by, w.hh, run.recurrent_dropout, len(x))
     masked = fast.masked(by, run)
     inputs = by.view(x)
     chunks = fast.split_time(x, cell.units, run.backwards)
-    project = by.projector(w.ih, w.whole_bias(), chunks[0].stop - chunks[0].start, len(chunks))
+    project = fast.projector(by, w, run.input_dropout, chunks)
     for chunk in chunks:
         part = fast.during(hidden, chunk)
         by.copy(part, project(fast.during(inputs, chunk)))
@@ -51,12 +51,12 @@ def backward(
     grads: Grads,
     needs: tuple[bool, ...],
 ) -> Grads:
-    """Return the gradients of x, h, and of the first five of the weights; see ``fast_lstm.backward``."""
-    by, needs_h, needs_hh = ByTorch(x, cell.units), needs[1], needs[-4]
+    """Return the gradients of x, h, and of the first six of the weights; see ``fast_lstm.backward``."""
+    by, needs_h, needs_hh = ByTorch(x, cell.units), needs[1], needs[-5]
     grad_hidden, dh = (None if grad is None else by.view(grad) for grad in grads)
-    act_into, back = by.slope_writer(cell.act), by.adder(w.hh.t(), len(x))
+    act_into, back = by.slope_writer(cell.act), fast.back_adder(by, w.hh, run.recurrent_dropout, len(x))
     first, states = by.view(state[0]), by.view(hidden)
-    sums, d_recurrent = fast.Sums(by, x, w, needs), by.gathered(w.hh, fast.LEAST_STEPS)
+    sums, d_recurrent = fast.Sums(by, x, w, run, needs), fast.gathered(by, w.hh, run.recurrent_dropout)
     chunks = fast.split_time(x, cell.units, run.backwards)
     one = by.view(x.new_ones(()).expand(hidden[chunks[0]].shape))
     space = by.empty(*one.shape)
@@ -66,7 +66,7 @@ def backward(
         act_into(one[: len(part)], part, d_steps)
         fast.blank(by, run, chunk, d_steps)
         last = chunk is chunks[0] and not needs_h
-        dh, *befores = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
+        _, (dh, *befores) = fast.gradients_of(by, grad_hidden, chunk, dh, first, run.backwards, last)
         for (d_step,), d_before, stay in zip(
             by.steps_of([d_steps], not run.backwards), befores, fast.passing(by, run, chunk), strict=False
         ):
@@ -76,8 +76,8 @@ def backward(
                 if stay is not None:
                     by.add_product(d_before, dh, stay)
             dh = d_before
-        sums.add(chunk, d_steps)
+        flat = sums.add(chunk, d_steps)
         if needs_hh:
             h = fast.before(by, states, first, chunk, run.backwards)
-            d_recurrent.add(fast.rows_of(d_steps), fast.rows_of(h))
-    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None)
+            d_recurrent.add(flat, fast.rows_of(h))
+    return fast.tensors(by, sums.x, dh, sums.kernel.total(), d_recurrent.total(), *sums.biases(), None, None)

@@ -48,8 +48,8 @@ def run(
     Returns:
         The outputs (T, B, S), by the time of the input, and the last states, (1, B, size).
     """
-    plainly = run.recurrent_dropout is None and (run.input_dropout is None or len(run.input_dropout) == 1)
-    if kernel is not None and plainly and run.mask is None:
+    one_input = run.input_dropout is None or len(run.input_dropout) == 1
+    if kernel is not None and run.mask is None and run.recurrent_dropout is None and one_input:
         return _run_kernel(kernel, cell, x, state, w, run, training)
     if fast.transformed() or not x.shape[1] or not fast.ordinary((x, run.mask, *state, *w)):
         return _run_plainly(cell, x, state, w, run)
@@ -57,9 +57,9 @@ def run(
     if wanted and run.mask is not None:
         # What lies under the mask has no effect, but a gradient of 0 times infinity would be undefined.
         x = torch.where(run.mask.unsqueeze(-1), x, 0.0)
-    if plainly and not wanted and sequence.can_infer(cell, w):
+    if not wanted and sequence.can_infer(cell, w):
         return sequence.infer(cell, x, state, w, run)
-    if plainly and wanted and sequence.can_train(cell, w):
+    if wanted and sequence.can_train(cell, w):
         return sequence.train(cell, x, state, w, run)
     if not wanted and cell.act.known and cell.gate.known:  # a user's callable may want autograd for itself
         with fast.quiet():

@@ -114,7 +114,7 @@ def projector(kernel: Tensor, bias: Tensor | None, rows: int, like: Tensor, time
 
 
 def write_product(x: Tensor, kernel: Tensor, out: Tensor) -> None:
-    """Write ``x @ kernel.T``, for contiguous x (time, B, size)."""
+    """Write ``x @ kernel.T``, for x (time, B, size), which may be a part of the columns."""
     rows = x.shape[0] * x.shape[1]
     if _onednn_pays(x, rows, kernel):
         out.copy_(_linear(x, kernel, None, "none", [], ""))
