@@ -75,8 +75,8 @@ ARGUMENTS: dict[str, Argument] = {
     "states": Argument("carried", "Of a cell: the states of the step before."),
     "mask": Argument(
         "carried",
-        "As Masking or Embedding make it and layers pass it on, or an Input of dtype='bool', or "
-        "what operations make of tensors: comparisons with a number, any, all, and, or, not.",
+        "As Masking or Embedding make it and layers pass it on, or an Input of dtype='bool', or what keras.ops make: "
+        "comparisons, logic, any, all, …",
     ),
     "sequences": Argument("carried", "The input, (batch, time, features)."),
     "sequence": Argument("carried", "The input of one step, (batch, features)."),
@@ -85,7 +85,7 @@ ARGUMENTS: dict[str, Argument] = {
     "use_cudnn": Argument("no effect", _SAME),
     "implementation": Argument("training", "The same outputs. In training 1 draws one dropout mask a gate."),
     # layers around layers
-    "layer": Argument("carried", "What is wrapped: a recurrent layer; in TimeDistributed any but Masking, or a model."),
+    "layer": Argument("carried", "What is wrapped: a recurrent layer; in TimeDistributed any layer, or a model."),
     "backward_layer": Argument("carried", "With other options than the forward layer's, two layers and their merge."),
     "merge_mode": Argument("carried", "concat, sum, mul, ave, and None for two outputs."),
     "cell": Argument("carried", "Keras's own cells and gatewise's; others run code that cannot be read."),
