@@ -80,6 +80,7 @@ DRAWS = {
     "max of all": lambda layers, rng, **d: layers.GlobalMaxPooling1D(keepdims=bool(rng.random() < 0.5), **d),
     "mean of all": lambda layers, rng, **d: layers.GlobalAveragePooling1D(keepdims=bool(rng.random() < 0.5), **d),
     "spatial": lambda layers, rng, **d: layers.SpatialDropout1D(0.4, **d),
+    "leaky": lambda layers, rng, **d: layers.LeakyReLU(pick(rng, 0.3, 0.01), **d),
     "padding": lambda layers, rng, **d: layers.ZeroPadding1D(pick(rng, 1, (0, 2), (3, 1)), **d),
 }
 
@@ -108,6 +109,24 @@ def test_each_kind_between_recurrent_layers(keras, torch, name, masked):
         assert_same(ours, by_reference(model, arrays), dtype)
         assert gw.describe(back) == gw.describe(model)
         assert all(map(np.array_equal, model.get_weights(), back.get_weights()))
+
+
+def test_attention_along_time(keras, torch):
+    """A weight for each step, by Permute and a Dense along time; steps cut off at both ends."""
+    layers, source = keras.layers, keras.Input((7, 3))
+    x = layers.Cropping1D((2, 1))(layers.LSTM(4, return_sequences=True)(source))
+    weights = layers.Permute((2, 1))(layers.Dense(4, activation="softmax")(layers.Permute((2, 1))(x)))
+    x = layers.LSTM(2)(layers.LeakyReLU(0.3)(layers.Multiply()([x, weights])))
+    model = random_models.fill(keras.Model(source, x), np.random.default_rng(0))
+    arrays = [np.random.default_rng(1).normal(size=(5, 7, 3)).astype("float32")]
+    module = gw.port(model, to="torch")
+    back = gw.port(module, to="keras")
+    for other in (module, back, gw.port(back, to="torch")):
+        assert_same(outputs(model, arrays), outputs(other, arrays), "float32")
+    assert_same(outputs(model, arrays), by_reference(model, arrays), "float32")
+    parity = gw.verify(model, module, gradients=True)
+    assert parity.passed, parity
+    assert [layer.negative_slope for layer in back.layers if type(layer) is layers.LeakyReLU] == [0.3]
 
 
 def test_shapes_there_and_back(keras, torch):
@@ -615,7 +634,7 @@ REFUSED = {
     "renormalisation": (lambda layers: layers.BatchNormalization(renorm=True, name="n"), "renorm=True"),
     "channels first": (lambda layers: layers.MaxPooling1D(data_format="channels_first", name="n"), "data_format"),
     "root mean square": (lambda layers: layers.LayerNormalization(rms_scaling=True, name="n"), "rms_scaling=True"),
-    "other axes": (lambda layers: layers.Permute((2, 1), name="n"), "Permute"),
+    "steps repeated": (lambda layers: layers.UpSampling1D(2, name="n"), "UpSampling1D"),
 }
 
 

@@ -160,7 +160,7 @@ def draw_chain(torch, rng):
         elif kind == "Dropout":
             modules.append(nn.Dropout(0.4))
         elif kind == "activation":
-            modules.append(pick(rng, (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.ReLU6, nn.ELU))())
+            modules.append(pick(rng, (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.LeakyReLU, nn.ReLU6, nn.ELU))())
         elif sequence:
             sequence = chance(rng, 0.7)
             options = {"batch_first": True, "return_state": False, "return_sequences": sequence}
@@ -220,7 +220,7 @@ def test_a_stateful_module_that_stands_twice_goes_on_from_its_own_states(keras, 
         (lambda nn: [nn.Dropout(0.1)], "no module in it says how large its input is"),
         (lambda nn: [nn.LSTM(3, 4), nn.Tanh()], "module 0 of an nn.Sequential and not batch_first"),
         (lambda nn: [nn.LSTM(3, 4, batch_first=True), nn.Tanh()], "more than the next one can read"),
-        (lambda nn: [nn.Linear(3, 4), nn.LeakyReLU()], "negative_slope=0.01, and leaky_relu in Keras is"),
+        (lambda nn: [nn.Linear(3, 4), nn.ELU(0.5)], "alpha=0.5, and elu in Keras is"),
         (lambda nn: [nn.Linear(3, 4), nn.Softmax(1)], "dim=1, and softmax in Keras is dim=-1"),
         (
             lambda nn: [nn.Linear(3, 4), nn.Sequential(nn.LSTMCell(4, 5))],

@@ -7,7 +7,7 @@ from typing import Any
 
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Dense, Dropout, Embedding, Flip, Merge, Recurrent, Spec
+from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
@@ -78,6 +78,10 @@ def make(
         layer = keras.layers.Embedding(spec.tokens, spec.units, mask_zero=spec.mask_zero, **common)
         layer.build((None, None))
         return layer
+    if isinstance(spec, Activation):
+        if spec.slope is not None:
+            return keras.layers.LeakyReLU(spec.slope, **common)
+        return keras.layers.Activation(spec.activation, **common)
     if isinstance(spec, Merge):
         axis = {"axis": spec.axis} if spec.merge == "concat" else {}
         return getattr(keras.layers, JOINS[spec.merge])(**axis, **common)

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gatewise.core.spec import BatchNorm, Conv1D, Dropout, LayerNorm, Pad, Pool, Repeat, Reshape, Spec
+from gatewise.core.spec import (
+    BatchNorm,
+    Conv1D,
+    Dropout,
+    LayerNorm,
+    Pad,
+    Permute,
+    Pool,
+    Repeat,
+    Reshape,
+    Spec,
+)
 
 
 class Twin(NamedTuple):
@@ -51,6 +62,7 @@ TWINS: dict[str, Twin] = {
     "AveragePooling1D": Twin(Pool, _WINDOW, {"pool": "mean"}, _LAST),
     "Flatten": Twin(Reshape, {}, {"shape": (-1,)}, _LAST),
     "Reshape": Twin(Reshape, {"shape": "target_shape"}),
+    "Permute": Twin(Permute, {"order": "dims"}),
     "RepeatVector": Twin(Repeat, {"times": "n"}),
     "ZeroPadding1D": Twin(Pad, {"steps": "padding"}, only=_LAST),
     "SpatialDropout1D": Twin(Dropout, {"rate": "rate"}, {"whole": True}),

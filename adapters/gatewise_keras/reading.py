@@ -18,6 +18,7 @@ from gatewise.core.spec import (
     Embedding,
     Flip,
     Masking,
+    Operation,
     Recurrent,
     Spec,
 )
@@ -173,6 +174,11 @@ def spec_of(layer: Any) -> Spec:
             getattr(layer, option) == value for option, value in options.items()
         ):
             return Activation(name)
+    if type(layer) is keras.layers.LeakyReLU:
+        return Activation("leaky_relu", slope=float(layer.negative_slope))
+    if type(layer) is keras.layers.Cropping1D:
+        before, behind = layer.cropping
+        return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
     twin = TWINS.get(type(layer).__name__)
     if twin is not None and type(layer) is getattr(keras.layers, type(layer).__name__):
         _check_dtype(layer)
@@ -320,7 +326,8 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), "RNN", "Bidirectional", "TimeDistributed"
+    others = "LeakyReLU", "Cropping1D", "RNN", "Bidirectional", "TimeDistributed"
+    known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",
         f"Supported: {', '.join(known)}.",

@@ -51,7 +51,6 @@ ACTIVATION_MODULES = {
     "Hardsigmoid": "hard_sigmoid",
     "Hardswish": "hard_silu",
     "Hardtanh": "hard_tanh",
-    "LeakyReLU": "leaky_relu",
     "LogSigmoid": "log_sigmoid",
     "LogSoftmax": "log_softmax",
     "Mish": "mish",
@@ -71,7 +70,6 @@ ACTIVATION_MODULES = {
 NEEDED: dict[str, dict[str, object]] = {
     "softmax": {"dim": -1},
     "log_softmax": {"dim": -1},
-    "leaky_relu": {"negative_slope": 0.2},
 }
 """Activation → options that make such a module what the activation is, where the usual ones of torch do not."""
 
@@ -336,6 +334,8 @@ def _weightless(module: Any) -> Dropout | Activation | None:
 
     if type(module) is nn.Dropout:
         return Dropout(float(module.p))
+    if type(module) is nn.LeakyReLU:
+        return Activation("leaky_relu", slope=float(module.negative_slope))
     name = ACTIVATION_MODULES.get(type(module).__name__)
     if name is None or type(module).__module__ != "torch.nn.modules.activation":
         return None

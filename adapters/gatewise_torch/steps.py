@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatewise.core.spec import Conv1D, Pad, Pool, Repeat, Reshape, Spec, window
+from gatewise.core.spec import Conv1D, Pad, Permute, Pool, Repeat, Reshape, Spec, window
 
 
 def convolved(spec: Conv1D, module: nn.Module, value: Tensor) -> Tensor:
@@ -57,6 +57,7 @@ def _pooled_whole(spec: Pool, value: Tensor, mask: Tensor | None) -> Tensor:
 MOVED: dict[type[Spec], Callable[[Any, Tensor, Tensor | None], Tensor]] = {
     Pool: _pooled,
     Reshape: lambda spec, value, _: value.reshape(len(value), *spec.shape),
+    Permute: lambda spec, value, _: value.permute(0, *spec.order),
     Repeat: lambda spec, value, _: value.unsqueeze(1).repeat(1, spec.times, 1),
     Pad: lambda spec, value, _: functional.pad(value, (0, 0, *spec.steps)),
 }

@@ -33,6 +33,7 @@ from gatewise.core.spec import (
     Masking,
     Norm,
     Operation,
+    Permute,
     Pool,
     Recurrent,
     Repeat,
@@ -282,7 +283,7 @@ def _free(network: Network) -> Network:
     keeps = bool(stateful) or any(isinstance(layer.spec, Constant) for layer in network.layers)
     if any(layer.distributed for layer in stateful):
         return network  # Keras runs it on steps whose number is known.
-    if any(isinstance(layer.spec, Reshape) and not layer.distributed for layer in network.layers):
+    if any(isinstance(layer.spec, Reshape | Permute) and not layer.distributed for layer in network.layers):
         return network  # What reads the numbers of all steps side by side has a weight for each.
     if any(isinstance(layer.spec, Operation) and layer.spec.counts_steps for layer in network.layers):
         return network

@@ -26,6 +26,7 @@ from gatewise.core.spec import (
     Merge,
     Operation,
     Pad,
+    Permute,
     Pool,
     Recurrent,
     Remask,
@@ -295,7 +296,10 @@ def plain(call: Call) -> list[Array]:
         return [call.value * (call.value != spec.mask_value).any(-1, keepdims=True)]
     if isinstance(spec, Activation):
         with np.errstate(all="ignore"):
-            return [reference.ACTIVATION_FUNCTIONS[spec.activation](np.asarray(call.value, np.float64))]
+            value = np.asarray(call.value, np.float64)
+            if spec.slope is not None:
+                return [np.where(value > 0, value, spec.slope * value)]
+            return [reference.ACTIVATION_FUNCTIONS[spec.activation](value)]
     if isinstance(spec, Merge):
         parts = [call.value, *call.others]
         if spec.merge in ("max", "min", "mul"):
@@ -349,6 +353,7 @@ def _pooled(spec: Pool, value: Array, mask: Array | None) -> Array:
 MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
     Pool: _pooled,
     Reshape: lambda spec, value, _: value.reshape(len(value), *spec.shape),
+    Permute: lambda spec, value, _: np.transpose(value, (0, *spec.order)),
     Repeat: lambda spec, value, _: np.repeat(value[:, None], spec.times, 1),
     Pad: lambda spec, value, _: np.pad(value, ((0, 0), spec.steps, (0, 0))),
 }

@@ -18,6 +18,7 @@ from gatewise.core.spec import (
     Norm,
     Operation,
     Pad,
+    Permute,
     Pool,
     Recurrent,
     Repeat,
@@ -152,6 +153,10 @@ def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
         return ((*shape, spec.units),)
     if isinstance(spec, Norm):
         _check_features(layer, spec.features, shape)
+    if isinstance(spec, Permute):
+        if len(shape) != 1 + len(spec.order):
+            raise _misfit(layer, shape, f"It orders {len(spec.order)} axes.", "Name each axis behind the batch.")
+        return ((shape[0], *(shape[axis] for axis in spec.order)),)
     if isinstance(spec, Reshape):
         return ((shape[0], *_reshaped(layer, spec, shape)),)
     rank = 3 if isinstance(spec, Conv1D | Pool | Pad) else 2 if isinstance(spec, Repeat) else len(shape)

@@ -531,11 +531,17 @@ class Dropout(Spec):
 class Activation(Spec):
     """An activation as a layer of its own.
 
-    >>> Activation("relu")
-    Activation(activation='relu')
+    Args:
+        activation: Which.
+        slope: What ``leaky_relu`` multiplies negative numbers with; None is the 0.2 of the activation by name.
+
+    >>> Activation("relu"), Activation("leaky_relu", slope=0.3)
+    (Activation(activation='relu'), Activation(activation='leaky_relu', slope=0.3))
     """
 
     activation: str
+    _: dataclasses.KW_ONLY
+    slope: float | None = None
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -769,6 +775,31 @@ class Reshape(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Permute(Spec):
+    """Puts the axes behind the batch into another order.
+
+    Args:
+        order: Which axis comes first, which then, counted from 1, as the batch is 0.
+
+    >>> Permute((2, 1))
+    Permute(order=(2, 1))
+    """
+
+    order: tuple[int, ...]
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sorted(self.order) != list(range(1, len(self.order) + 1)):
+            raise SpecError(
+                f"order={self.order!r} is no order.",
+                "Permute: each axis from 1 on stands once.",
+                "Give (2, 1).",
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Repeat(Spec):
     """Makes a sequence of one step, the same at all times.
 
@@ -818,7 +849,7 @@ WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
     for kind in (
         *(Input, Constant, Dropout, Activation, Masking, Merge, Operation, Flip, Remask),
-        *(Pool, Reshape, Repeat, Pad),
+        *(Pool, Reshape, Permute, Repeat, Pad),
     )
 }
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
