@@ -160,7 +160,9 @@ def draw_chain(torch, rng):
         elif kind == "Dropout":
             modules.append(nn.Dropout(0.4))
         elif kind == "activation":
-            modules.append(pick(rng, (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.LeakyReLU, nn.ReLU6, nn.ELU))())
+            # TensorFlow rounds the slope to float32: this one is none the worse for it.
+            kinds = (nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Mish, lambda: nn.LeakyReLU(0.25), nn.ReLU6, nn.ELU)
+            modules.append(pick(rng, kinds)())
         elif sequence:
             sequence = chance(rng, 0.7)
             options = {"batch_first": True, "return_state": False, "return_sequences": sequence}
