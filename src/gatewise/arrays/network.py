@@ -313,6 +313,8 @@ def plain(call: Call) -> list[Array]:
 def _operated(spec: Operation, read: Sequence[Array]) -> Array:
     name = spec.function
     values = [np.asarray(each) for each in spec.arguments(read)]
+    if name in ("subtract", "negative", "sqrt", "exp", "log"):  # NumPy has none of booleans, or in half precision
+        values = [each.astype(np.int64) if each.dtype == np.bool_ else each for each in values]
     made: Any
     if name == "get_item":
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
