@@ -290,6 +290,19 @@ def test_alone_in_a_model_on_each_step(keras, torch, place):
         assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-6
 
 
+def test_masks_on_each_step_of_two_axes(keras, torch):
+    layers, source, row = keras.layers, keras.Input((2, 3, STEPS, FEATURES)), keras.Input((3, STEPS, FEATURES))
+    step = keras.Input((STEPS, FEATURES))
+    ends = keras.Model(step, layers.LSTM(2, dtype="float64")(layers.Masking(dtype="float64")(step)))
+    rows = keras.Model(row, layers.TimeDistributed(ends, dtype="float64")(row) * 2)
+    model = keras.Model(source, layers.TimeDistributed(rows, dtype="float64")(source))
+    array = np.random.default_rng(1).normal(size=(5, *source.shape[1:]))
+    array[0, :, :, 2:] = array[1, 1, 0, 0] = 0
+    module = gw.port(fill(model, np.random.default_rng(0)), to="torch")
+    assert distance(outputs(model, [array]), outputs(module, [array])) < 1e-6
+    assert_reference(model, module, [array])
+
+
 def test_whole_numbers_go_into_layers(keras, torch):
     layers, source = keras.layers, keras.Input((STEPS, FEATURES))
     whole = keras.ops.cast(source * 3, "int32")
