@@ -69,6 +69,11 @@ def operations(keras):
         "concatenate": lambda x, t, m: ops.concatenate([x, -x, x], axis=1),
         "concatenate features": lambda x, t, m: ops.concatenate([x, x * x], axis=-1),
         "stack": lambda x, t, m: ops.max(ops.stack([x, -x], axis=2), axis=2),
+        "several axes": lambda x, t, m: ops.squeeze(ops.flip(ops.expand_dims(x, (2, -2)), (1, 4)), (2, 3)),
+        "where of numbers": lambda x, t, m: ops.where(t[..., None], x, 1.5) + ops.where(ops.round(x), x, 0.5),
+        "whole numbers": lambda x, t, m: ops.stack([t, ops.round(t), ops.abs(t)], axis=-1),
+        "of whole numbers": lambda x, t, m: ops.stack([ops.floor(t), ops.sqrt(t * t), ops.tanh(t * 99)], axis=-1),
+        "of booleans": lambda x, t, m: ops.stack([ops.sqrt(m), ops.floor(m), ops.exp(m) > 2], axis=-1) * x,
         "a step": lambda x, t, m: x[:, -1][:, None] - x,
         "steps": lambda x, t, m: x[:, 1:],
         "every other, from the end": lambda x, t, m: x[:, ::-2],
@@ -86,6 +91,7 @@ NAMES = (
     *ALPHABET,
     *("number first", "power", "clip", "where", "isnan", "isinf", "isfinite", "logical", "logical_xor", "any", "all"),
     *("cast", "cast of booleans", "bool", "expand and squeeze", "flip", "concatenate", "concatenate features", "stack"),
+    *("several axes", "where of numbers", "whole numbers", "of whole numbers", "of booleans"),
     *("a step", "steps", "every other, from the end", "a feature", "an array", "an array of steps"),
 )
 
@@ -243,3 +249,98 @@ def test_refused_by_name(keras, name):
 def test_an_operation_says_what_it_cannot_be(options, word):
     with pytest.raises(SpecError, match=word):
         Operation(**options)
+
+
+@pytest.mark.parametrize("tail", ["LSTM", "pool", "both"])
+def test_a_cast_to_the_type_that_is_there_keeps_the_mask(keras, torch, tail):
+    """Keras gives the same tensor then, and its mask is found there when it runs."""
+    layers, source = keras.layers, keras.Input((STEPS, FEATURES))
+    x = keras.ops.cast(layers.GRU(4, return_sequences=True)(layers.Masking()(source)), "float32")
+    last = {"LSTM": layers.LSTM(2), "pool": layers.GlobalAveragePooling1D()}.get(tail)
+    x = layers.Bidirectional(layers.GRU(2, return_sequences=True))(x) if last is None else last(x)
+    model, rng = fill(keras.Model(source, x), np.random.default_rng(0)), np.random.default_rng(1)
+    array = rng.normal(size=(5, STEPS, FEATURES)).astype("float32")
+    array[0, 2:] = array[1, 1] = 0
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, [array]), outputs(other, [array])) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["leaky_relu", "hard_shrink", "soft_shrink", "relu", "elu", "celu", "squareplus"])
+def test_activations_are_taken_at_their_usual_options_alone(keras, torch, name):
+    source = keras.Input((STEPS, FEATURES))
+    array = np.random.default_rng(1).normal(size=(5, STEPS, FEATURES)).astype("float32")
+    usual, others = keras.activations.get(name), {"relu": 0.1, "elu": 2.0, "celu": 2.0, "squareplus": 2}
+    model = fill(keras.Model(source, keras.layers.LSTM(2)(usual(source))), np.random.default_rng(0))
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, [array]), outputs(other, [array])) < 1e-6
+    with pytest.raises(UnsupportedModelError, match="not as it is"):
+        gw.port(keras.Model(source, keras.layers.LSTM(2)(usual(source, others.get(name, 0)))), to="torch")
+
+
+@pytest.mark.parametrize("place", ["one step", "several outputs"])
+def test_alone_in_a_model_on_each_step(keras, torch, place):
+    """On the way back, too, it runs on the axes of the model and hands on the mask that came to it."""
+    layers, ops = keras.layers, keras.ops
+    source, step = keras.Input((2, STEPS, FEATURES)), keras.Input((STEPS, FEATURES))
+    inner = step[:, :1] if place == "one step" else layers.LSTM(4, return_state=True)(step)[2]
+    x = layers.TimeDistributed(keras.Model(step, inner))(source)
+    row = keras.Input((FEATURES,))
+    sequence = keras.Input((STEPS, FEATURES))
+    y = layers.TimeDistributed(keras.Model(row, ops.softmax(row)))(layers.Masking()(sequence))
+    model = fill(keras.Model([source, sequence], [x, layers.LSTM(2)(y)]), np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    arrays = [rng.normal(size=(5, *each.shape[1:])).astype("float32") for each in (source, sequence)]
+    arrays[1][0, 2:] = arrays[1][1, 1] = 0
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, arrays), outputs(other, arrays)) < 1e-6
+
+
+def test_masks_on_each_step_of_two_axes(keras, torch):
+    layers, source, row = keras.layers, keras.Input((2, 3, STEPS, FEATURES)), keras.Input((3, STEPS, FEATURES))
+    step = keras.Input((STEPS, FEATURES))
+    ends = keras.Model(step, layers.LSTM(2, dtype="float64")(layers.Masking(dtype="float64")(step)))
+    rows = keras.Model(row, layers.TimeDistributed(ends, dtype="float64")(row) * 2)
+    model = keras.Model(source, layers.TimeDistributed(rows, dtype="float64")(source))
+    array = np.random.default_rng(1).normal(size=(5, *source.shape[1:]))
+    array[0, :, :, 2:] = array[1, 1, 0, 0] = 0
+    module = gw.port(fill(model, np.random.default_rng(0)), to="torch")
+    assert distance(outputs(model, [array]), outputs(module, [array])) < 1e-6
+    assert_reference(model, module, [array])
+
+
+def test_whole_numbers_go_into_layers(keras, torch):
+    layers, source = keras.layers, keras.Input((STEPS, FEATURES))
+    whole = keras.ops.cast(source * 3, "int32")
+    made = [
+        layers.GRU(FEATURES)(source, initial_state=whole[:, 0]),
+        *(layer(whole) for layer in (layers.Dense(2), layers.LSTM(2), layers.GlobalAveragePooling1D())),
+    ]
+    model = fill(keras.Model(source, made), np.random.default_rng(0))
+    array = np.random.default_rng(1).normal(size=(5, STEPS, FEATURES)).astype("float32")
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, [array]), outputs(other, [array])) < 1e-6
+
+
+def test_other_shapes_at_another_length_are_a_failure(keras, torch):
+    source = keras.Input((None, FEATURES))
+    read = keras.layers.LSTM(2, return_sequences=True)(source)
+    one, other = (keras.Model(source, made) for made in (read[:, 4:], read[:, -3:]))
+    assert gw.verify(one, gw.port(other, to="torch")).verdict == "failed"
+
+
+def test_an_output_of_an_inner_model_that_is_not_read(keras, torch):
+    layers, source, step = keras.layers, keras.Input((2, STEPS, FEATURES)), keras.Input((STEPS, FEATURES))
+    masked = layers.Masking()(step)
+    two = keras.Model(step, [layers.LSTM(2)(masked), layers.GRU(2)(masked)])
+    outer = keras.Input((STEPS, FEATURES))
+    on_each = layers.TimeDistributed(keras.Model(outer, keras.ops.tanh(two(outer)[0])))
+    model = fill(keras.Model(source, on_each(source)), np.random.default_rng(0))
+    array = np.random.default_rng(1).normal(size=(5, *source.shape[1:])).astype("float32")
+    array[0, :, 2:] = 0
+    module = gw.port(model, to="torch")
+    for other in (module, gw.port(module, to="keras")):
+        assert distance(outputs(model, [array]), outputs(other, [array])) < 1e-6

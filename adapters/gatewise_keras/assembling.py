@@ -13,6 +13,7 @@ from gatewise.core.spec import RUN, Constant, Input, Merge, Operation, Recurrent
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import executed
+from gatewise_keras.laying import needs_model
 from gatewise_keras.operations import operated
 from gatewise_keras.reading import state_count
 
@@ -70,6 +71,7 @@ class _Assembly:
         # Remask → the model of several layers in front of it; a single layer goes into TimeDistributed by itself.
         inner = {layer.name: _inner(network, layer) for layer in network.layers if isinstance(layer.spec, Remask)}
         self._models = {end: layers for end, layers in inner.items() if not _goes_alone(layers)}
+        self._live = _live(network)
 
     def run(self, layers: Iterable[Layer], tensors: Tensors, axes: int = 0) -> Tensors:
         """Build layers; return what they give.
@@ -82,8 +84,10 @@ class _Assembly:
         layers = list(layers)
         within = {one.name for layer in layers for one in self._models.get(layer.name, ()) if one is not layer}
         for layer in layers:
-            if layer.name not in within:
+            if layer.name in self._live and layer.name not in within:
                 tensors[layer.name] = self._add(layer, tensors, axes)
+            elif layer.name not in self._live and layer.spec.cell and not layer.shares:
+                self.made[layer.name] = self._native(layer, None, axes)  # It has weights, and stands in no model.
         return tensors
 
     def _add(self, layer: Layer, tensors: Tensors, axes: int) -> list[Any]:
@@ -126,7 +130,7 @@ class _Assembly:
         return outputs
 
     def _native(self, layer: Layer, source: Any, axes: int) -> Any:
-        """Return the Keras layer that runs a layer on a tensor: one of its own, or that with which it shares."""
+        """Return the Keras layer that runs a layer on a tensor, or on none: one of its own, or the one it shares."""
         if layer.resumes:
             return self.made[layer.resumes]
         if layer.shares:
@@ -134,7 +138,7 @@ class _Assembly:
             if stateful or layer.spec != self.network[layer.shares].spec:
                 return _same_cell(native, layer, self.dtype)
             return native
-        shape = (source.shape[0], *source.shape[1 + layer.distributed - axes :])
+        shape = None if source is None else (source.shape[0], *source.shape[1 + layer.distributed - axes :])
         name = None if layer.distributed > axes else layer.name
         native = make(layer.spec, name, self.dtype, layer.rules, self._batch, shape)
         native.trainable = layer.trainable
@@ -179,6 +183,15 @@ class _Assembly:
         return cells.After(dtype=self.dtype)([source, self.used[keeper][-1]])
 
 
+def _live(network: Network) -> set[str]:
+    """Return the layers that the results need, or that keep something; a model within may have outputs nobody reads."""
+    wanted = {source_of(each)[0] for each in network.results}
+    for layer in reversed(network.layers):
+        if layer.name in wanted or layer.keeps or isinstance(layer.spec, Input):
+            wanted |= {layer.name, *(source_of(each)[0] for each in (*layer.inputs, layer.mask) if each)}
+    return wanted
+
+
 def _inner(network: Network, end: Layer) -> tuple[Layer, ...]:
     """Return the layers of the model that a Remask stands behind, each behind those it reads."""
     made, entry = end.inputs
@@ -193,7 +206,8 @@ def _inner(network: Network, end: Layer) -> tuple[Layer, ...]:
 
 def _goes_alone(layers: Sequence[Layer]) -> bool:
     """Say whether what runs on each step is one layer that reads one thing, as TimeDistributed takes it."""
-    return len(layers) == 1 and len(layers[0].inputs) == 1 and not layers[0].mask
+    [first, *others] = layers
+    return not others and len(first.inputs) == 1 and not first.mask and not needs_model(first)
 
 
 def _alone(network: Network, dtype: str, form: str) -> tuple[Any, dict[str, Any]]:

@@ -205,7 +205,7 @@ class Laying:
         added = list(self.layers.values())[there:]
         masks = any(map(self.carries, [above, *made])) and any(map(_changes_mask, added))
         # What no layer of Keras's does by itself can stand in TimeDistributed only within a model.
-        if masks or any(isinstance(layer.spec, Operation) or _is_started(layer) for layer in added):
+        if masks or any(map(needs_model, added)):
             return [self.add(self.free(name, own=True), Remask(), (made[0], above), distributed=axes)]
         return made
 
@@ -256,9 +256,10 @@ def _all_of(name: str, spec: Spec) -> list[str]:
     return [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
 
 
-def _is_started(layer: Layer) -> bool:
-    """Say whether a layer reads its first states."""
-    return isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1
+def needs_model(layer: Layer) -> bool:
+    """Say whether a layer is none of Keras's, reads its first states, or gives several things."""
+    started = isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1
+    return started or isinstance(layer.spec, Operation) or len(outputs_of(layer.spec)) > 1
 
 
 def _changes_mask(layer: Layer) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Operation, Reshape
+from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Activation, Operation, Reshape
 
 SYNONYMS = {"TrueDivide": "divide", "Amax": "max", "Amin": "min", "ReLU": "relu"}
 """Class of an operation → NumPy's name, where that is not the name of the class."""
@@ -19,14 +19,22 @@ USUAL = {
     **dict.fromkeys(("decimals", "negative_slope", "threshold"), 0),
     "alpha": 1.0,
     "approximate": False,
+    "b": 4,
 }
 """Options of operations that have one value that is supported."""
+
+SLOPES = {
+    "leaky_relu": {"negative_slope": 0.2},
+    "hard_shrink": {"threshold": 0.5},
+    "soft_shrink": {"threshold": 0.5},
+}
+"""Operation → the values of its options, where they are others than those of ``USUAL``."""
 
 TYPES = {"bool": "bool", "int32": "int", "int64": "int", "float32": "float", "float64": "float"}
 """Type of Keras's → the function that makes it."""
 
 
-def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshape | None:
+def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshape | Activation | None:
     """Return what an operation of ``keras.ops`` is, called on some arguments; None where it is not known."""
     import keras
 
@@ -37,6 +45,9 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
     bounds = [options.pop(each) for each in ("x_min", "x_max") if each in options]
     first = arguments[0][0] if isinstance(arguments[0], list | tuple) else arguments[0]
     if name == "cast":
+        if keras.backend.standardize_dtype(options["dtype"]) == keras.backend.standardize_dtype(first.dtype):
+            # What has the type already comes out as it is, with the mask that Keras keeps with it when it runs.
+            return Activation("linear")
         name = _cast_to(options.pop("dtype"), first)
     if not type(operation).__module__.startswith("keras.") or name not in (*FUNCTIONS, "reshape"):
         return None
@@ -44,7 +55,8 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
         shape, whole = options["newshape"], first.shape[1:]
         known = shape[0] == -1 and None not in whole and math.prod(shape[1:]) == math.prod(whole)
         return Reshape(tuple(shape[1:])) if known and len(shape) > 1 else None
-    if any(option not in USUAL or value != USUAL[option] for option, value in options.items()):
+    usual = USUAL | SLOPES.get(name, {})
+    if any(option not in usual or value != usual[option] for option, value in options.items()):
         return None
     if name == "get_item":
         key = _key(arguments[1], len(first.shape))
@@ -52,7 +64,8 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
     if name in ACTIVATIONS:
         return Operation(name) if axis in ((), -1) else None
     if axis != () or name in OVER:
-        axes = _axes(axis, len(first.shape) + (name in ("expand_dims", "stack")))
+        added = len(np.atleast_1d(axis)) if name in ("expand_dims", "stack") else 0
+        axes = _axes(axis, len(first.shape) + added)
         return Operation(name, axis=axes, keep=keep) if axes else None
     operands = [None if isinstance(each, keras.KerasTensor) else _plain(each) for each in (*arguments, *bounds)]
     rank = max(len(each.shape) for each in arguments if isinstance(each, keras.KerasTensor))
@@ -144,7 +157,7 @@ def operated(spec: Operation, read: Sequence[Any], dtype: str) -> Any:
     if name in ("concatenate", "stack"):
         return function(list(read), axis=spec.axis[0])
     if spec.axis:
-        return function(first, axis=spec.axis[0])
+        return function(first, axis=spec.axis if len(spec.axis) > 1 else spec.axis[0])
     if name in TYPES.values():
         return keras.ops.cast(first, {"float": dtype, "int": "int32", "bool": "bool"}[name])
     return function(*(_array(each, dtype) if isinstance(each, tuple) else each for each in spec.arguments(read)))

@@ -24,6 +24,7 @@ from gatewise.core.spec import (
     Masking,
     Merge,
     Operation,
+    Pool,
     Recurrent,
     Remask,
     Spec,
@@ -263,18 +264,26 @@ class Model(nn.Module):
 
     def _operate(self, spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
         """Return what an operation gives on each step of some more time axes."""
-        dtype = next((each.dtype for each in self.parameters() if each.is_floating_point()), None)
+        dtype = self._dtype()
         if not axes:
             return operated(spec, values, dtype)
         made = operated(spec, [value.flatten(0, axes) for value in values], dtype)
         return made.reshape(*values[0].shape[: 1 + axes], *made.shape[1:])
+
+    def _dtype(self) -> torch.dtype:
+        """Return the type of numbers with a point."""
+        return next((each.dtype for each in self.parameters()), torch.get_default_dtype())
 
     def _run(
         self, layer: Layer, value: Tensor, mask: Tensor | None, states: Sequence[Tensor] | None
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return what a layer gives, and the mask that goes on from it."""
         spec, module = layer.spec, self.get_submodule(self._runners[layer.name])
+        if isinstance(spec, Pool) or (spec.cell and not isinstance(spec, Embedding)):
+            # Operations give whole numbers, too, and Keras's layers take them.
+            value = value if value.is_floating_point() else value.to(self._dtype())
         if isinstance(spec, Recurrent):
+            states = states and [each if each.is_floating_point() else each.to(value) for each in states]
             _check_sequence(layer.name, spec, value)
             _check_states(layer.name, spec, value, states)
             outputs = _recur(spec, module, value, mask if layer.masked else None, states)

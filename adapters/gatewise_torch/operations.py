@@ -30,6 +30,9 @@ def operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype | None 
 
 def _operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     name, first = spec.function, read[0]
+    if name in _WITH_A_POINT:
+        read = [each if each.is_floating_point() else each.to(dtype) for each in read]
+        first = read[0]
     if name == "get_item":
         return _items(first, spec.key)
     if name in ACTIVATIONS:
@@ -37,15 +40,18 @@ def _operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype) -> Te
     if name in _OVER:
         return _OVER[name](first, spec.axis, spec.keep)
     if name in _ALONG:
-        return _ALONG[name](list(read), spec.axis[0])
+        return _ALONG[name](list(read), spec.axis)
     if name == "float":
         return first.to(dtype)
     if name in _TYPES:
         return first.to(_TYPES[name])
     # What has no sign has none to change.
-    signed = [each.int() if each.dtype == torch.bool and name in ("subtract", "negative") else each for each in read]
+    signed = [each.int() if each.dtype == torch.bool and name in _SIGNED else each for each in read]
     function, arguments = getattr(torch, _NAMES.get(name, name)), spec.arguments(signed)
-    made: Tensor = function(*(each if isinstance(each, Tensor) else _tensor(each, dtype, first) for each in arguments))
+    given = [each if isinstance(each, Tensor) else _tensor(each, dtype, first) for each in arguments]
+    if name == "where":
+        given[0] = given[0].bool()
+    made: Tensor = function(*given)
     return made
 
 
@@ -78,14 +84,16 @@ def _product(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
     return value
 
 
-def _mean(value: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    whole = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    return whole.mean(axes, keepdim=keep)
+def _expanded(values: list[Tensor], axes: Sequence[int]) -> Tensor:
+    made = values[0]
+    for axis in axes:
+        made = made.unsqueeze(axis)
+    return made
 
 
 _OVER: dict[str, Callable[[Tensor, Any, bool], Tensor]] = {
     "sum": lambda value, axes, keep: value.sum(axes, keepdim=keep),
-    "mean": _mean,
+    "mean": lambda value, axes, keep: value.mean(axes, keepdim=keep),
     "prod": _product,
     "max": lambda value, axes, keep: value.amax(axes, keepdim=keep),
     "min": lambda value, axes, keep: value.amin(axes, keepdim=keep),
@@ -93,13 +101,18 @@ _OVER: dict[str, Callable[[Tensor, Any, bool], Tensor]] = {
     "all": lambda value, axes, keep: value.all(axes, keepdim=keep),
 }
 
-_ALONG: dict[str, Callable[[list[Tensor], int], Tensor]] = {
-    "expand_dims": lambda values, axis: values[0].unsqueeze(axis),
-    "squeeze": lambda values, axis: values[0].squeeze(axis),
-    "flip": lambda values, axis: values[0].flip(axis),
-    "concatenate": torch.cat,
-    "stack": torch.stack,
+_ALONG: dict[str, Callable[[list[Tensor], tuple[int, ...]], Tensor]] = {
+    "expand_dims": _expanded,
+    "squeeze": lambda values, axes: values[0].squeeze(axes),
+    "flip": lambda values, axes: values[0].flip(axes),
+    "concatenate": lambda values, axes: torch.cat(values, axes[0]),
+    "stack": lambda values, axes: torch.stack(values, axes[0]),
 }
+
+_WITH_A_POINT = {"sqrt", "exp", "log", "floor", "divide", "mean", *ACTIVATIONS} - {"linear", "relu", "relu6"}
+"""What gives numbers with a point also of whole numbers."""
+
+_SIGNED = ("subtract", "negative", "absolute")
 
 _TYPES = {"int": torch.int64, "bool": torch.bool}
 

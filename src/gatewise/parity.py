@@ -494,8 +494,9 @@ class Comparison:
 
     @property
     def alike(self) -> bool:
-        """Whether both sides give outputs of the same shapes."""
-        return [array.shape for array in self.ours[0]] == [array.shape for array in self.theirs[0]]
+        """Whether both sides give outputs of the same shapes in each trial."""
+        ours, theirs = ([[array.shape for array in ran] for ran in side] for side in (self.ours, self.theirs))
+        return ours == theirs
 
     @property
     def outputs(self) -> tuple[OutputParity, ...]:

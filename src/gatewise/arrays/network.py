@@ -216,7 +216,9 @@ def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
     if isinstance(call.spec, Recurrent) and call.spec.stateful and (call.states is None or call.states[0].ndim == 2):
         return _each_step_from_the_last(call, way, axes)
     flat = call.value.reshape(batch * steps, *call.value.shape[2:])
-    mask = None if call.mask is None or call.mask.ndim < 3 else call.mask.reshape(batch * steps, -1)
+    mask = call.mask
+    if mask is not None:
+        mask = mask.reshape(batch * steps, *mask.shape[2:]) if mask.ndim > 2 else None
     states = call.states and [state.reshape(batch * steps, *state.shape[2:]) for state in call.states]
     others = [other.reshape(batch * steps, *other.shape[2:]) for other in call.others]
     made = _each_step(call._replace(value=flat, mask=mask, states=states, others=others), way, axes - 1)
@@ -317,6 +319,8 @@ def plain(call: Call) -> list[Array]:
 def _operated(spec: Operation, read: Sequence[Array]) -> Array:
     name = spec.function
     values = [np.asarray(each) for each in spec.arguments(read)]
+    if name in ("subtract", "negative", "sqrt", "exp", "log"):  # NumPy has none of booleans, or in half precision
+        values = [each.astype(np.int64) if each.dtype == np.bool_ else each for each in values]
     made: Any
     if name == "get_item":
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)

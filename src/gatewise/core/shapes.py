@@ -88,7 +88,8 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
 def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
     """Return the shape that an operation gives, of the shapes that it reads, or of nothing that it cannot read."""
     made = list(read[0])
-    if spec.axis and spec.axis[-1] >= len(made) + (spec.function in ("expand_dims", "stack")):
+    added = {"expand_dims": len(spec.axis), "stack": 1}.get(spec.function, 0)
+    if spec.axis and spec.axis[-1] >= len(made) + added:
         raise _misfit(layer, read[0], f"It has no axis {spec.axis[-1]}.", "Give an axis that it has.")
     if spec.function == "get_item":
         return (made[0], *_items(spec.key, made[1:]))
@@ -99,8 +100,10 @@ def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
         sizes = [shape[spec.axis[0]] for shape in read]
         made[spec.axis[0]] = None if None in sizes else sum(size for size in sizes if size is not None)
         return tuple(made)
-    if spec.function in ("expand_dims", "stack"):
-        return (*made[: spec.axis[0]], len(read) if spec.function == "stack" else 1, *made[spec.axis[0] :])
+    if added:
+        for axis in spec.axis:
+            made.insert(axis, len(read) if spec.function == "stack" else 1)
+        return tuple(made)
     if spec.function not in POINTWISE:
         return tuple(made)
     given = [shape if isinstance(shape, list) else _shape_of(shape) for shape in spec.arguments([*map(list, read)])]

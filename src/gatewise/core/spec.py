@@ -46,8 +46,8 @@ OVER = ("sum", "mean", "prod", "max", "min", "any", "all")
 ALONG = ("expand_dims", "squeeze", "flip", "concatenate", "stack")
 """Functions that change or join axes."""
 
-FUNCTIONS = (*POINTWISE, *OVER, *ALONG, "get_item", *ACTIVATIONS)
-"""What an ``Operation`` may compute."""
+FUNCTIONS = (*POINTWISE, *OVER, *ALONG, "get_item", *(name for name in ACTIVATIONS if name not in ("threshold", "glu")))
+"""What an ``Operation`` may compute: each activation but one that has no usual bounds, and one that halves an axis."""
 
 RUN = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
 """What a layer says of how it runs its cell; layers that run one cell may differ in it."""
