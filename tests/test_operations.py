@@ -13,6 +13,7 @@ from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, Operation
 from gatewise.errors import SpecError, UnsupportedModelError
+from gatewise.live import port
 
 STEPS, FEATURES = 4, 3
 ALPHABET = tuple("tanh sigmoid relu hard_sigmoid relu6 elu selu silu softplus softsign softmax".split())
@@ -212,6 +213,61 @@ def test_shapes_and_layers_that_are_activations(keras, torch):
     assert [rule.name for layer in module.network.layers for rule in layer.rules] == ["L1L2"]
 
 
+@pytest.mark.parametrize("kind", ["a step", "the rest", "an array"])
+def test_steps_that_an_operation_needs_are_fed(keras, torch, kind):
+    """Where the model takes any number of steps and the operation does not."""
+    source = keras.Input((None, FEATURES))
+    make = {
+        "a step": lambda x: x[:, 5:6] + x,
+        "the rest": lambda x: x[:, 4:],
+        "an array": lambda x: x * np.linspace(0.5, 1.5, 5, dtype="float32")[None, :, None],
+    }[kind]
+    x = keras.layers.GRU(FEATURES, return_sequences=True)(source)
+    model = fill(keras.Model(source, keras.layers.LSTM(2)(make(x))), np.random.default_rng(0))
+    parity = gw.verify(model, gw.port(model, to="torch"))
+    assert parity.passed, str(parity)
+
+
+def test_an_output_within_that_nobody_reads(keras, torch):
+    source, inner = keras.Input((STEPS, FEATURES)), keras.Input((STEPS, FEATURES))
+    two = keras.Model(inner, [keras.layers.LSTM(2)(inner), keras.layers.GRU(2)(inner)])
+    model = fill(keras.Model(source, keras.layers.Dense(2)(two(source)[0])), np.random.default_rng(0))
+    module = gw.port(model, to="torch")
+    assert gw.verify(model, module, gradients=True, training_steps=1).passed
+    assert "gru" not in str(module.network)
+    assert "nothing that comes out" in " ".join(port(model, "torch").remarks)
+
+
+def test_gradients_where_no_output_needs_a_weight(keras, torch):
+    source = keras.Input((STEPS, FEATURES))
+    made = keras.ops.cast(keras.layers.GRU(2)(source) > 0, "float32")
+    model = fill(keras.Model(source, made), np.random.default_rng(0))
+    assert gw.verify(model, gw.port(model, to="torch"), gradients=True, training_steps=1).passed
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("through", ["nothing", "Identity", "Dropout"])
+def test_a_mask_by_hand_that_keras_leaves_on_what_a_model_reads(keras, through):
+    source, flags = keras.Input((STEPS, FEATURES)), keras.Input((STEPS,), dtype="bool")
+    inner = keras.Sequential([keras.Input((STEPS, FEATURES)), keras.layers.GRU(2)])
+    x = keras.layers.Dense(FEATURES)(source)
+    read = {"nothing": x, "Identity": keras.layers.Identity()(x), "Dropout": keras.layers.Dropout(0.1)(x)}[through]
+    with pytest.raises(UnsupportedModelError, match=r"mask='by hand'(.|\n)*x \* 1"):
+        gw.port(keras.Model([source, flags], [inner(read, mask=flags), keras.layers.LSTM(2)(x)]), to="torch")
+    alone = fill(keras.Model([source, flags], inner(x * 1, mask=flags)), np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    arrays = [rng.normal(size=(5, STEPS, FEATURES)).astype("float32"), rng.random((5, STEPS)) < 0.6]
+    assert distance(outputs(alone, arrays), outputs(gw.port(alone, to="torch"), arrays)) < 1e-6
+
+
+def test_names_with_colons(keras, torch):
+    source = keras.Input((STEPS, FEATURES), name="in:put")
+    x = keras.layers.LSTM(3, return_sequences=True, name="lstm:1")(source)
+    model = fill(keras.Model(source, keras.layers.GRU(2, name="a:b")(x)), np.random.default_rng(0))
+    array = np.random.default_rng(1).normal(size=(5, STEPS, FEATURES)).astype("float32")
+    assert distance(outputs(model, [array]), outputs(gw.port(model, to="torch"), [array])) < 1e-6
+
+
 def refused(keras, name, x):
     ops = keras.ops
     return {
@@ -223,6 +279,7 @@ def refused(keras, name, x):
         "approximate": lambda: ops.gelu(x, approximate=True),
         "initial": lambda: ops.max(x, axis=1, initial=0.0),
         "rounded": lambda: ops.cast(x, "float16"),
+        "a variable": lambda: x * keras.Variable(2.0),
         "no bound": lambda: keras.ops.clip(x, None, 1.0),
         "over the batch": lambda: ops.reshape(x, (-1, FEATURES)),
         "softmax along time": lambda: ops.softmax(x, axis=1),
@@ -233,7 +290,7 @@ def refused(keras, name, x):
     "name",
     [
         *("matmul", "the batch", "everything", "the batch turned", "an array a sequence", "approximate"),
-        *("initial", "rounded", "no bound", "over the batch", "softmax along time"),
+        *("a variable", "initial", "rounded", "no bound", "over the batch", "softmax along time"),
     ],
 )
 def test_refused_by_name(keras, name):

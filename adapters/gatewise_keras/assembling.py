@@ -71,7 +71,7 @@ class _Assembly:
         # Remask → the model of several layers in front of it; a single layer goes into TimeDistributed by itself.
         inner = {layer.name: _inner(network, layer) for layer in network.layers if isinstance(layer.spec, Remask)}
         self._models = {end: layers for end, layers in inner.items() if not _goes_alone(layers)}
-        self._live = _live(network)
+        self._live = network.live
 
     def run(self, layers: Iterable[Layer], tensors: Tensors, axes: int = 0) -> Tensors:
         """Build layers; return what they give.
@@ -181,15 +181,6 @@ class _Assembly:
         from gatewise_keras import cells
 
         return cells.After(dtype=self.dtype)([source, self.used[keeper][-1]])
-
-
-def _live(network: Network) -> set[str]:
-    """Return the layers that the results need, or that keep something; a model within may have outputs nobody reads."""
-    wanted = {source_of(each)[0] for each in network.results}
-    for layer in reversed(network.layers):
-        if layer.name in wanted or layer.keeps or isinstance(layer.spec, Input):
-            wanted |= {layer.name, *(source_of(each)[0] for each in (*layer.inputs, layer.mask) if each)}
-    return wanted
 
 
 def _inner(network: Network, end: Layer) -> tuple[Layer, ...]:

@@ -150,7 +150,7 @@ class _Graph(Laying):
             for layer in model._flatten_layers()
         )
         super().__init__({layer.name for layer in model.layers}, masks=masks)
-        self.model = model
+        self.model = self._running = model  # … and the model within it that is being read
         self._apart = _apart(model)
         self._axes: tuple[int | None, ...] = ()  # steps of the axes on which a model within this one is run
         self._shape: tuple[int | None, ...] = ()  # of what the layer reads that is being read
@@ -191,7 +191,16 @@ class _Graph(Laying):
             there = self.layers[name]
             if isinstance(there.spec, Input):
                 self.layers[name] = dataclasses.replace(there, spec=there.spec.replace(integer=True))
+        self._leave_out(Network(tuple(self.layers.values()), outputs).live)
         return Network(tuple(self.layers.values()), outputs)
+
+    def _leave_out(self, live: set[str]) -> None:
+        """Leave out what nothing that comes out needs: behind outputs of a model within this one that nobody reads."""
+        shared = {layer.shares for name, layer in self.layers.items() if name in live}
+        for name in [name for name in self.layers if name not in live | shared]:
+            if self.natives.pop(name, None) is not None and self.layers[name].spec.cell:
+                self.left.append(f"{name}: nothing that comes out of the model needs it, and it is left out.")
+            del self.layers[name]
 
     def visit_keeping(self, model: Any, scope: _Scope) -> None:
         """Add the uses that leave states or statistics for the next, behind what they read, in the order of Keras."""
@@ -236,6 +245,9 @@ class _Graph(Laying):
         if "mask" in place:
             place["mask"] = self.visit(place["mask"], scope)
             if isinstance(operation, keras.Model | keras.layers.TimeDistributed):
+                if isinstance(operation, keras.Model) and _is_read_elsewhere(self._running, sources[0]):
+                    why = "Keras leaves the mask on what the model reads, and what else reads it may follow it."
+                    raise refusal(operation, "mask", "by hand", why, "Mask within the model, or give it a copy, x * 1.")
                 # It is for all that reads what comes in.
                 fed = self.free(f"{operation.name}_masked")
                 axes = {"distributed": len(self._axes)} if self._axes else {}
@@ -328,11 +340,14 @@ class _Graph(Laying):
         import keras
 
         graph, scope = _Graph(model), {}
+        around, self._running = self._running, model
         for tensor, reference in zip(graph.inputs, reads, strict=True):
             operation, node, _ = tensor._keras_history
             scope[id(operation), node] = [reference]
         self.visit_keeping(model, scope)
-        return [self.visit(tensor, scope) for tensor in keras.tree.flatten(graph.outputs)]
+        made = [self.visit(tensor, scope) for tensor in keras.tree.flatten(graph.outputs)]
+        self._running = around
+        return made
 
     def read(self, operation: Any, arguments: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
         """Return the tensors that one use of a layer reads, its first states, and what is so for its layers.
@@ -409,6 +424,20 @@ def executed(model: Any) -> list[Any]:
     """Return the uses of layers and operations in a model, in the order in which Keras runs them; else nothing."""
     there = getattr(getattr(model, "_functional", model), "_nodes_by_depth", {})
     return [node for depth in sorted(there, reverse=True) for node in there[depth]]
+
+
+def _is_read_elsewhere(model: Any, tensor: Any) -> bool:
+    """Say whether several uses in a model read a tensor, or what it is the same as when the model runs."""
+    import keras
+
+    nodes = executed(model)
+    while True:
+        if sum(any(each is tensor for each in keras.tree.flatten(node.arguments.args)) for node in nodes) > 1:
+            return True
+        operation, node, _ = tensor._keras_history
+        if type(operation).__name__ not in ("Identity", "Dropout", "SpatialDropout1D", "ActivityRegularization"):
+            return False
+        tensor = keras.tree.flatten(operation._inbound_nodes[node].arguments.args)[0]
 
 
 def _is_mask(tensor: Any, rank: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -93,6 +94,7 @@ class Laying:
 
     def free(self, name: str, *, own: bool = False) -> str:
         """Return the name, or it with a number where it is taken; a layer's ``own`` name is kept for it."""
+        name = re.sub(r":(?=\d+$)", "_", name)  # with the colon it would be an output of another layer
         made, number = name, 0
         while made in self.layers or (made in self._taken and not (own and number == 0)):
             number += 1

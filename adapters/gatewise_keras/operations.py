@@ -69,6 +69,9 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
         return Operation(name, axis=axes, keep=keep) if axes else None
     operands = [None if isinstance(each, keras.KerasTensor) else _plain(each) for each in (*arguments, *bounds)]
     rank = max(len(each.shape) for each in arguments if isinstance(each, keras.KerasTensor))
+    types = {keras.backend.standardize_dtype(each.dtype) for each in arguments if isinstance(each, keras.KerasTensor)}
+    if not types <= {*TYPES, "float16", "bfloat16"}:  # short whole numbers go round, where torch's and ours may not
+        return None
     given = [each for each in (*arguments, *bounds) if not isinstance(each, keras.KerasTensor)]
     if not all(_is_number(each) and _fits_any_batch(each, rank) for each in given):
         return None
@@ -127,7 +130,10 @@ def _plain(value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     """Say whether something is a number, or an array of numbers."""
-    return value is not None and np.asarray(_plain(value)).dtype.kind in "biuf"
+    import keras
+
+    fixed = value is not None and not isinstance(value, keras.Variable)
+    return fixed and np.asarray(_plain(value)).dtype.kind in "biuf"
 
 
 def _fits_any_batch(value: Any, rank: int) -> bool:

@@ -30,7 +30,8 @@ def gradients(
         obj.zero_grad(set_to_none=True)
         try:
             loss = _loss(obj, given, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
             found = {
                 layer: {name: _grad(weight) for name, weight in native.named_parameters() if weight.requires_grad}
                 for layer, native in adapter.natives(obj).items()
@@ -59,7 +60,7 @@ def train(
         for inputs, targets in batches:
             obj.zero_grad(set_to_none=True)
             loss = _loss(obj, [adapter.tensor(obj, array) for array in inputs], targets)
-            if optimizer is not None:
+            if optimizer is not None and loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             losses.append(loss.item())

@@ -637,14 +637,25 @@ def draw_trial(
 
 def _long_enough(network: Network, length: int) -> int:
     """Return how many steps to feed, so that recurrent layers behind convolutions and pools read so many."""
-    if not any(isinstance(layer.spec, Conv1D | Pool) for layer in network.layers):
+    if not any(
+        isinstance(layer.spec, Conv1D | Pool) or (isinstance(layer.spec, Operation) and layer.spec.counts_steps)
+        for layer in network.layers
+    ):
         return length
     for steps in range(length, LONGEST):
         with contextlib.suppress(SpecError):
             read, more = (list(_steps_read(_of_length(network, fed))) for fed in (steps, 2 * steps))
             if all(here == later or here >= length for here, later in zip(read, more, strict=True)):
                 return steps
-    return length
+    tried = itertools.chain(range(length, LONGEST), range(length - 1, 0, -1))  # an operation may fit one number alone
+    return next((steps for steps in tried if _fits(_of_length(network, steps))), length)
+
+
+def _fits(network: Network) -> bool:
+    """Say whether each layer can read what comes to it."""
+    with contextlib.suppress(SpecError):
+        return bool(shapes(network))
+    return False
 
 
 TAKEN_FOR = dict(

@@ -11,6 +11,7 @@ from gatewise.core.spec import (
     BatchNorm,
     Constant,
     Embedding,
+    Input,
     Masking,
     Merge,
     Operation,
@@ -134,7 +135,7 @@ def source_of(reference: str) -> tuple[str, int]:
     (('lstm', 0), ('lstm', 2))
     """
     name, colon, number = reference.rpartition(":")
-    return (name, int(number)) if colon else (reference, 0)
+    return (name, int(number)) if colon and number.isdigit() else (reference, 0)
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,15 @@ class Network:
     def weighted(self) -> tuple[Layer, ...]:
         """The layers that have weights of their own: of those that share some, the first."""
         return tuple(layer for layer in self.layers if layer.spec.cell and not layer.shares)
+
+    @property
+    def live(self) -> set[str]:
+        """The layers that the results need, or that keep something from use to use."""
+        wanted = {source_of(each)[0] for each in self.results}
+        for layer in reversed(self.layers):
+            if layer.name in wanted or layer.keeps or isinstance(layer.spec, Input):
+                wanted |= {layer.name, *(source_of(each)[0] for each in (*layer.inputs, layer.mask) if each)}
+        return wanted
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer of a name."""

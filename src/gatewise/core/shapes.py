@@ -92,7 +92,7 @@ def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
     if spec.axis and spec.axis[-1] >= len(made) + added:
         raise _misfit(layer, read[0], f"It has no axis {spec.axis[-1]}.", "Give an axis that it has.")
     if spec.function == "get_item":
-        return (made[0], *_items(spec.key, made[1:]))
+        return (made[0], *_items(layer, spec.key, made[1:]))
     if spec.function in OVER or spec.function == "squeeze":
         kept = [1 if place in spec.axis else size for place, size in enumerate(made)]
         return tuple(kept if spec.keep else [size for place, size in enumerate(made) if place not in spec.axis])
@@ -118,7 +118,7 @@ def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
     return tuple(made)
 
 
-def _items(key: tuple[Any, ...], shape: list[int | None]) -> list[int | None]:
+def _items(layer: Layer, key: tuple[Any, ...], shape: list[int | None]) -> list[int | None]:
     """Return the lengths of what a key takes from axes of some lengths."""
     rest = list(shape)
     made: list[int | None] = []
@@ -127,8 +127,13 @@ def _items(key: tuple[Any, ...], shape: list[int | None]) -> list[int | None]:
             made.append(1)
             continue
         size = rest.pop(0)
+        if isinstance(entry, int) and size is not None and not -size <= entry < size:
+            raise _misfit(layer, (None, *shape), f"It takes entry {entry} of {size}.", "Feed longer sequences.")
         if isinstance(entry, tuple):
-            made.append(size if size is None else len(range(*slice(*entry).indices(size))))
+            taken = size if size is None else len(range(*slice(*entry).indices(size)))
+            if taken == 0:
+                raise _misfit(layer, (None, *shape), f"It takes none of {size}.", "Feed longer sequences.")
+            made.append(taken)
     return [*made, *rest]
 
 
