@@ -819,7 +819,11 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
 def _steps_alike(network: Network) -> set[str]:
     """Return the layers that give the same at each step, so that the direction in which they are read is none."""
     alike: set[str] = set()
+    found = shapes(network)
     for layer in network.layers:
+        if 1 in found.get(layer.name, ((),))[0][1 + layer.distributed : 2 + layer.distributed]:
+            alike.add(layer.name)  # a single step, as of a pool over all
+            continue
         kept = isinstance(layer.spec, Activation | Dense | Dropout | Norm) and source_of(layer.inputs[0])[0] in alike
         if isinstance(layer.spec, Repeat) or kept:
             alike.add(layer.name)
