@@ -23,7 +23,7 @@ USUAL = {
 }
 """Options of operations that have one value that is supported."""
 
-SLOPES = {
+USUAL_OF = {
     "leaky_relu": {"negative_slope": 0.2},
     "hard_shrink": {"threshold": 0.5},
     "soft_shrink": {"threshold": 0.5},
@@ -55,7 +55,7 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
         shape, whole = options["newshape"], first.shape[1:]
         known = shape[0] == -1 and None not in whole and math.prod(shape[1:]) == math.prod(whole)
         return Reshape(tuple(shape[1:])) if known and len(shape) > 1 else None
-    usual = USUAL | SLOPES.get(name, {})
+    usual = USUAL | USUAL_OF.get(name, {})
     if any(option not in usual or value != usual[option] for option, value in options.items()):
         return None
     if name == "get_item":

@@ -45,7 +45,6 @@ def _operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype) -> Te
         return first.to(dtype)
     if name in _TYPES:
         return first.to(_TYPES[name])
-    # What has no sign has none to change.
     signed = [each.int() if each.dtype == torch.bool and name in _SIGNED else each for each in read]
     function, arguments = getattr(torch, _NAMES.get(name, name)), spec.arguments(signed)
     given = [each if isinstance(each, Tensor) else _tensor(each, dtype, first) for each in arguments]
@@ -67,10 +66,11 @@ def _items(value: Tensor, key: Sequence[Any]) -> Tensor:
     for entry in key:
         if entry == "new":
             value = value.unsqueeze(axis)
-        elif isinstance(entry, tuple):
+        elif isinstance(entry, tuple) and (entry[2] or 1) > 0:
+            value = value[(slice(None),) * axis + (slice(*entry),)]
+        elif isinstance(entry, tuple):  # torch has no steps backwards
             taken = range(*slice(*entry).indices(value.shape[axis]))
-            if len(taken) != value.shape[axis] or taken.step != 1:  # torch has no steps backwards
-                value = value.index_select(axis, torch.tensor(taken, device=value.device, dtype=torch.int64))
+            value = value.index_select(axis, torch.tensor(taken, device=value.device, dtype=torch.int64))
         else:
             value = value.select(axis, entry)
             continue
@@ -113,6 +113,7 @@ _WITH_A_POINT = {"sqrt", "exp", "log", "floor", "divide", "mean", *ACTIVATIONS} 
 """What gives numbers with a point also of whole numbers."""
 
 _SIGNED = ("subtract", "negative", "absolute")
+"""What torch does not do to booleans."""
 
 _TYPES = {"int": torch.int64, "bool": torch.bool}
 
