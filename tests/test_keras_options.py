@@ -919,13 +919,13 @@ def assert_same_over_batches(keras, torch, model, module, array, rng, dtype):
             assert distance(ours, theirs) <= (double(model) if dtype == "float64" else 1e-2)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(48))
 def test_random_model(keras, torch, seed):
     check_random_model(keras, torch, seed)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(60, 900))
+@pytest.mark.parametrize("seed", range(48, 900))
 def test_random_model_long(keras, torch, seed):
     check_random_model(keras, torch, seed)
 
@@ -998,14 +998,14 @@ def check_random_steps(keras, torch, seed):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_steps(keras, torch, seed):
     check_random_steps(keras, torch, seed)
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
-@pytest.mark.parametrize("seed", range(12, 300))
+@pytest.mark.parametrize("seed", range(8, 300))
 def test_random_steps_long(keras, torch, seed):
     check_random_steps(keras, torch, seed)
 
@@ -1086,14 +1086,14 @@ def assert_reference(model, module, arrays):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_random_branches(keras, torch, seed):
     check_random_branches(keras, torch, seed)
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
-@pytest.mark.parametrize("seed", range(24, 400))
+@pytest.mark.parametrize("seed", range(16, 400))
 def test_random_branches_long(keras, torch, seed):
     check_random_branches(keras, torch, seed)
 

@@ -402,7 +402,15 @@ def masked(keras, make, dtype="float64"):
     return fill(keras.Model(sources, ends), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("greater", "any", "tokens", "number first", "part", *NAMES[-3:])
+        else pytest.param(name, marks=pytest.mark.long)  # each operation by itself has tests of its own
+        for name in NAMES
+    ],
+)
 def test_masks_that_operations_make(keras, torch, tmp_path, name):
     """From the model, from its file, there and back; the mask and its opposite differ."""
     from gatewise_torch.model import Model

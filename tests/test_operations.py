@@ -118,13 +118,15 @@ def test_names_are_those_of_the_table(keras):
     assert set(operations(keras)) == set(NAMES)
 
 
-@pytest.mark.parametrize(("name", "within"), [(name, place % 2 == 0) for place, name in enumerate(NAMES)])
+@pytest.mark.parametrize(
+    ("name", "within"), [(name, place % 4 == 0) for place, name in enumerate(NAMES) if place % 2 == 0]
+)
 def test_operations(keras, torch, name, within):
     check_operation(keras, torch, name, within)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "within"), [(name, place % 2 == 1) for place, name in enumerate(NAMES)])
+@pytest.mark.parametrize(("name", "within"), [(name, within) for name in NAMES for within in (False, True)])
 def test_operations_the_other_way(keras, torch, name, within):
     check_operation(keras, torch, name, within)
 

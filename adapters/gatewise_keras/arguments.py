@@ -76,7 +76,7 @@ ARGUMENTS: dict[str, Argument] = {
     "mask": Argument(
         "carried",
         "As Masking or Embedding make it and layers pass it on, or an Input of dtype='bool', or what keras.ops make: "
-        "comparisons, logic, any, all, …",
+        "comparisons, logic, any, all and the like.",
     ),
     "sequences": Argument("carried", "The input, (batch, time, features)."),
     "sequence": Argument("carried", "The input of one step, (batch, features)."),
