@@ -412,7 +412,7 @@ def masked(keras, make, dtype="float64"):
     ],
 )
 def test_masks_that_operations_make(keras, torch, tmp_path, name):
-    """From the model, from its file, there and back; the mask and its opposite differ."""
+    """From the model, from its file, there and back; taken for another operation, or left out, it shows."""
     from gatewise_torch.model import Model
 
     model = masked(keras, masks(keras)[name])

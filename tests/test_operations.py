@@ -19,16 +19,6 @@ STEPS, FEATURES = 4, 3
 ALPHABET = tuple("tanh sigmoid relu hard_sigmoid relu6 elu selu silu softplus softsign softmax".split())
 
 
-@pytest.fixture(scope="module")
-def keras():
-    return pytest.importorskip("keras")
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def operations(keras):
     """Return name → a function of numbers (x), whole numbers (t) and booleans (m), at each step, that gives numbers."""
     ops = keras.ops

@@ -86,7 +86,7 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
 
 
 def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
-    """Return the shape that an operation gives, of the shapes that it reads, or of nothing that it cannot read."""
+    """Return the shape that an operation gives, from the shapes that it reads."""
     made = list(read[0])
     added = {"expand_dims": len(spec.axis), "stack": 1}.get(spec.function, 0)
     if spec.axis and spec.axis[-1] >= len(made) + added:
