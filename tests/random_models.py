@@ -153,9 +153,30 @@ def draw_mask(keras, rng, source, flags):
 
 def draw_reuse(keras, rng, dtype="float64", steps=4, features=3, batch=3):
     """Return a model of some uses of one cell, some of them of one layer: stateful or not, masked, ways of its own."""
-    layers = keras.layers
     source = keras.Input((steps, features), dtype=dtype, batch_size=batch)
     flags = keras.Input((steps,), dtype="bool", batch_size=batch)
+    ends, states = _uses(keras, rng, source, flags)
+    ends += states
+    order = rng.permutation(len(ends))
+    return fill(keras.Model([source, flags], [ends[place] for place in order]), rng)
+
+
+def draw_reuse_on_steps(keras, rng, dtype="float64", steps=4, features=3, batch=3):
+    """Return such a model that runs on each step of one or two more time axes."""
+    shape = (steps, features)
+    source = keras.Input(shape, dtype=dtype, batch_size=batch)
+    ends, _ = _uses(keras, rng, source, keras.ops.any(source > 0.4, axis=-1))
+    made = keras.layers.Concatenate(dtype=dtype)(ends) if len(ends) > 1 else ends[0]
+    for size in (2, 3)[: int(rng.integers(1, 3))]:
+        shape = (size, *shape)
+        model, source = keras.Model(source, made), keras.Input(shape, dtype=dtype, batch_size=batch)
+        made = keras.layers.TimeDistributed(model, dtype=dtype)(source)
+    return fill(keras.Model(source, made), rng)
+
+
+def _uses(keras, rng, source, flags):
+    """Return the outputs of some uses of one cell, and the states behind them."""
+    layers, dtype, features = keras.layers, source.dtype, source.shape[-1]
     cell = getattr(layers, pick(rng, *CELLS) + "Cell")(features, pick(rng, "tanh", "relu", "softsign"), dtype=dtype)
 
     def layer():
@@ -164,7 +185,7 @@ def draw_reuse(keras, rng, dtype="float64", steps=4, features=3, batch=3):
             cell, return_sequences=True, dtype=dtype, **{name: bool(rng.random() < 0.5) for name in names}
         )
 
-    own, x, ends = [layer() for _ in range(int(rng.integers(1, 4)))], [source], []
+    own, x, behind = [layer() for _ in range(int(rng.integers(1, 4)))], [source], []
     for _ in range(int(rng.integers(2, 6))):
         reads = x[int(rng.integers(len(x)))]
         for _ in range(int(rng.integers(0, 3))):  # another distance from the end of the model
@@ -172,6 +193,5 @@ def draw_reuse(keras, rng, dtype="float64", steps=4, features=3, batch=3):
         given = {"mask": draw_mask(keras, rng, source, flags)} if rng.random() < 0.5 else {}
         made, *states = keras.tree.flatten(own[int(rng.integers(len(own)))](reads, **given))
         x.append(made)
-        ends += [made, *states]
-    order = rng.permutation(len(ends))
-    return fill(keras.Model([source, flags], [ends[place] for place in order]), rng)
+        behind += states
+    return x[1:], behind

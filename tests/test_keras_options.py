@@ -307,12 +307,6 @@ def stack(keras, **options):
     return keras.layers.RNN([keras.layers.LSTMCell(4), keras.layers.LSTMCell(4)], **options)
 
 
-def stateful_twice_distributed(keras):
-    source, outer = (keras.Input(shape, batch_size=3) for shape in ((STEPS, 4), (2, STEPS, 4)))
-    layer = keras.layers.GRU(4, stateful=True, return_sequences=True)
-    return keras.Model(outer, keras.layers.TimeDistributed(keras.Model(source, layer(layer(source))))(outer))
-
-
 def other_states(keras):
     forward = keras.layers.LSTM(4, return_state=True)
     backward = keras.layers.GRU(4, return_state=True, go_backwards=True)
@@ -355,7 +349,6 @@ def test_refused_by_name(keras, case):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (stateful_twice_distributed, ("layer='Functional'", "used twice in the model", "stateful=False")),
         (other_states, ("return_state=True", "2 and 1 states")),
         (constant_state, ("a constant", "one size of the batch")),
     ],

@@ -183,6 +183,75 @@ def test_within_time_distributed(keras, torch):
     assert_alike(torch, fill(keras.Model(source, [layer(source), layer(layer(source))]), np.random.default_rng(0)))
 
 
+def on_each_step(keras, use, kind="LSTM", axes=1, masked=False, dtype="float64"):
+    """A model that uses a stateful layer several times, on each step of one or two more time axes."""
+    shape = (STEPS, FEATURES)
+    inside = keras.Input(shape, batch_size=BATCH, dtype=dtype)
+    layer = getattr(keras.layers, kind)(FEATURES, return_sequences=True, stateful=True, dtype=dtype)
+
+    def later(tensor):
+        return keras.layers.Dense(FEATURES, "tanh", dtype=dtype)(tensor)
+
+    entry = keras.layers.Masking(0.5, dtype=dtype)(inside) if masked else inside
+    made = keras.layers.Concatenate(dtype=dtype)(use(keras, layer, entry, later))
+    model = keras.Model(inside, made)
+    for number in range(axes):
+        shape = (2 + number, *shape)
+        source = keras.Input(shape, batch_size=BATCH, dtype=dtype)
+        result = keras.layers.TimeDistributed(model, dtype=dtype)(source)
+        if number < axes - 1:  # the layer is used around the inner axis, too
+            result = keras.layers.Concatenate(dtype=dtype)(
+                [result, keras.layers.TimeDistributed(layer, dtype=dtype)(source)]
+            )
+        model = keras.Model(source, result)
+    return fill(model, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("use", "kind", "axes", "masked"),
+    [
+        *((use, "GRU", 1, False) for use in USES[:-1]),
+        *((use, "LSTM", 1, True) for use in (late, chained)),
+        *((use, "SimpleRNN", 2, False) for use in (late, twice)),
+    ],
+)
+def test_used_several_times_on_each_step(keras, torch, use, kind, axes, masked):
+    model = on_each_step(keras, use, kind, axes, masked)
+    module, _ = assert_alike(torch, model)
+    assert gw.count(module.network, "keras").total == model.count_params()
+
+
+def test_uses_on_each_step_are_not_one_use_after_the_other(keras, torch):
+    """Seen red: all steps by the first use, then all by the second."""
+    from gatewise_torch.model import Model
+
+    model = on_each_step(keras, chained)
+    module, batches = gw.port(model, to="torch"), draw_batches(model)
+    expected = several_batches(torch, model, batches)
+    apart = Model(module.network, torch.float64)
+    apart.load_state_dict(module.state_dict())
+    assert distance(expected, several_batches(torch, apart, batches)) < 1e-10
+    apart._interleaved = {}
+    assert distance(expected, several_batches(torch, apart, batches)) > 1e-3
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_statistics_go_on_from_use_to_use_on_each_step(keras, torch, axes):
+    inside = keras.Input((STEPS, FEATURES), batch_size=BATCH, dtype="float64")
+    layer = keras.layers.BatchNormalization(momentum=0.6, dtype="float64")
+    gru = keras.layers.GRU(FEATURES, return_sequences=True, dtype="float64")
+    model, shape = keras.Model(inside, layer(gru(layer(inside)))), (STEPS, FEATURES)
+    for number in range(axes):
+        shape = (2 + number, *shape)
+        source = keras.Input(shape, batch_size=BATCH, dtype="float64")
+        model = keras.Model(source, keras.layers.TimeDistributed(model, dtype="float64")(source))
+    model = fill(model, np.random.default_rng(0))
+    layer.moving_variance.assign(abs(layer.moving_variance))
+    module, _ = assert_alike(torch, model)
+    parity = gw.verify(model, module, gradients=True, training_steps=2)
+    assert parity.passed, str(parity)
+
+
 @pytest.mark.parametrize("use", [late, within_a_model], ids=lambda use: use.__name__)
 def test_verified_with_gradients_and_from_files(keras, torch, tmp_path, use):
     import gatewise_keras.cells  # noqa: F401  (a .keras file may hold its After)
@@ -517,8 +586,8 @@ def test_masks_by_hand_beside_recurrent_layers(keras, torch, kind):
 # ── all of it, by chance ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_random_reuse(keras, torch, seed):
-    model = random_models.draw_reuse(keras, np.random.default_rng(seed), "float64")
+def check_random_reuse(keras, torch, seed, draw=random_models.draw_reuse):
+    model = draw(keras, np.random.default_rng(seed), "float64")
     batches = draw_batches(model, 3, seed)
     module = gw.port(model, to="torch")
     expected = several_batches(torch, model, batches)
@@ -538,7 +607,18 @@ def test_random_reuse(keras, torch, seed):
     check_random_reuse(keras, torch, seed)
 
 
+@pytest.mark.parametrize("seed", range(400, 406))
+def test_random_reuse_on_steps(keras, torch, seed):
+    check_random_reuse(keras, torch, seed, random_models.draw_reuse_on_steps)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(12, 400))
 def test_random_reuse_long(keras, torch, seed):
     check_random_reuse(keras, torch, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(406, 500))
+def test_random_reuse_on_steps_long(keras, torch, seed):
+    check_random_reuse(keras, torch, seed, random_models.draw_reuse_on_steps)

@@ -43,8 +43,8 @@ def assemble(
         structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
     inputs = assembly.inputs
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
-    resumed = [layer.resumes for layer in network.layers if layer.resumes]
-    if not ordered and not all(_is_ordered(model, assembly.used[keeper]) for keeper in resumed):
+    models = [*assembly.within, (model, assembly.used)]
+    if not ordered and not all(_is_ordered(one, uses) for one, used in models for uses in used.values()):
         return assemble(network, dtype=dtype, form=form, ordered=True)
     return model, {name: native for name, native in assembly.made.items() if not network[name].shares}
 
@@ -59,7 +59,8 @@ class _Assembly:
     Attributes:
         inputs: The model's inputs.
         made: Layer → its native.
-        used: Keeper of states → what each use of it gives.
+        used: Keeper of states → what each use of it gives, in the model that is being built.
+        within: The models that run on each step of a time axis, each with its ``used``.
     """
 
     def __init__(self, network: Network, dtype: str, ordered: bool) -> None:
@@ -67,9 +68,10 @@ class _Assembly:
         self.inputs: list[Any] = []
         self.made: dict[str, Any] = {}
         self.used: dict[str, list[Any]] = {}
+        self.within: list[tuple[Any, dict[str, list[Any]]]] = []
         self._batch = next((layer.spec.batch for layer in network.layers if isinstance(layer.spec, Input)), None)
         # Remask → the model of several layers in front of it; a single layer goes into TimeDistributed by itself.
-        inner = {layer.name: _inner(network, layer) for layer in network.layers if isinstance(layer.spec, Remask)}
+        inner = {layer.name: network.within(layer.name) for layer in network.layers if isinstance(layer.spec, Remask)}
         self._models = {end: layers for end, layers in inner.items() if not _goes_alone(layers)}
         self._live = network.live
 
@@ -110,7 +112,7 @@ class _Assembly:
             return [_joined(layer, dataclasses.replace(spec, axis=own), [source, *first], dtype)]
         if isinstance(spec, Remask):
             return [source]  # TimeDistributed hands on the mask that came to it
-        if layer.resumes and not axes:
+        if layer.resumes:
             source = self._behind(source, layer.keeper)
         given: dict[str, Any] = {"initial_state": first} if first else {}
         if layer.mask:
@@ -124,8 +126,7 @@ class _Assembly:
             return stacked
         native = self.made[layer.name] = self._native(layer, source, axes)
         outputs: list[Any] = keras.tree.flatten(self._on_steps(native, layer, axes)(source, **given))
-        if not axes:
-            self.used.setdefault(layer.keeper, []).append(outputs[0])
+        self.used.setdefault(layer.keeper, []).append(outputs[0])
         _regularise_some(outputs, layer, dtype)
         return outputs
 
@@ -162,15 +163,17 @@ class _Assembly:
         name, number = source_of(entry)
         source, within = tensors[name][number], end.distributed + 1
         step = keras.Input(source.shape[2 + end.distributed - axes :], batch_size=source.shape[0], dtype=source.dtype)
+        around, self.used = self.used, {}
         made = self.run(inner, {name: [step] * (1 + number)}, within)
         front, number = source_of(exit_)
         native: Any = keras.Model(step, made[front][number])
-        keepers = [layer.keeper for layer in inner if layer.keeps]
-        if not axes:
-            for keeper in keepers:
-                source = self._behind(source, keeper)
+        self.within.append((native, self.used))
+        self.used = around
+        keepers = dict.fromkeys(layer.keeper for layer in inner if layer.keeps)
+        for keeper in keepers:
+            source = self._behind(source, keeper)
         outputs = [self._on_steps(native, dataclasses.replace(end, distributed=within), axes)(source)]
-        for keeper in keepers if not axes else []:
+        for keeper in keepers:
             self.used.setdefault(keeper, []).append(outputs[0])
         return outputs
 
@@ -181,18 +184,6 @@ class _Assembly:
         from gatewise_keras import cells
 
         return cells.After(dtype=self.dtype)([source, self.used[keeper][-1]])
-
-
-def _inner(network: Network, end: Layer) -> tuple[Layer, ...]:
-    """Return the layers of the model that a Remask stands behind, each behind those it reads."""
-    made, entry = end.inputs
-    found: list[Layer] = []
-    wanted = {source_of(made)[0]}
-    for layer in reversed(network.layers):
-        if layer.name in wanted and layer.name != source_of(entry)[0]:
-            found.append(layer)
-            wanted |= {source_of(each)[0] for each in (*layer.inputs, layer.mask) if each}
-    return tuple(reversed(found))
 
 
 def _goes_alone(layers: Sequence[Layer]) -> bool:

@@ -328,11 +328,6 @@ class _Graph(Laying):
             made = self.within(model, [above])
         finally:
             self._axes = before
-        added = list(self.layers.values())[there:]
-        again = next((one for one in added if one.resumes in [other.name for other in added]), None)
-        if again is not None:
-            why = f"{again.resumes!r} is used twice in the model, and goes from use to use on each step of the axis."
-            raise refusal(layer, "layer", type(model).__name__, why, "Use a layer for each, or stateful=False.")
         return self.ended(made, name, above, there, axes)
 
     def within(self, model: Any, reads: list[str]) -> list[str]:

@@ -206,8 +206,10 @@ class Laying:
         """
         added = list(self.layers.values())[there:]
         masks = any(map(self.carries, [above, *made])) and any(map(_changes_mask, added))
-        # What no layer of Keras's does by itself can stand in TimeDistributed only within a model.
-        if masks or any(map(needs_model, added)):
+        # What no layer of Keras's does by itself can stand in TimeDistributed only within a model. And only the end of
+        # a model tells that a layer which is used twice in it goes from use to use on each step.
+        again = {layer.resumes for layer in added} & {layer.name for layer in added}
+        if masks or again or any(map(needs_model, added)):
             return [self.add(self.free(name, own=True), Remask(), (made[0], above), distributed=axes)]
         return made
 

@@ -186,9 +186,6 @@ LIMITS = (
     ),
     Limit("stateful", "in TimeDistributed, steps not known", "theirs", "Keras runs all steps at once, from one state."),
     Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
-    Limit(
-        "stateful", "a layer used twice in a model in TimeDistributed", "ours", "Each step of the axis uses it twice."
-    ),
     Limit("initial_state", "a constant, batch not known", "theirs", "It fits one size of the batch."),
     Limit("mask", "made by a Lambda or a function of your own", "impossible", "Its code cannot be read."),
     Limit("keras.ops", "along the batch; matmul, cumsum, argmax, …", "ours", "Beyond recurrent layers."),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import keyword
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +153,22 @@ def masked_layers(network: Network) -> set[str]:
     return reached
 
 
+class _Going(NamedTuple):
+    """What there is while a network runs.
+
+    Attributes:
+        waiting: The inputs that are still to come.
+        states: The first states that the caller gave, or None.
+        values: Layer → what it gave.
+        masks: Layer → the mask that goes on from it, or None.
+    """
+
+    waiting: list[Tensor]
+    states: Sequence[Tensor] | None
+    values: dict[str, list[Tensor]]
+    masks: dict[str, Tensor | None]
+
+
 class Model(nn.Module):
     """A network that runs as a torch module and is called like the model it came from: batch first.
 
@@ -174,6 +192,7 @@ class Model(nn.Module):
         self._regularised = any(rule.kind == "activity" for layer in network.layers for rule in layer.rules)
         self.activity: Tensor | None = None
         masked = masked_layers(network)
+        self._interleaved = network.interleaved
         self._runners = {layer.name: self._names[_runner(network, layer)] for layer in network.layers}
         for layer in network.layers:
             if isinstance(layer.spec, Constant):
@@ -217,50 +236,85 @@ class Model(nn.Module):
                 f"The network reads {', '.join(layer.name for layer in sources)}.",
                 "Give one tensor for each.",
             )
-        values: dict[str, list[Tensor]] = {}
-        masks: dict[str, Tensor | None] = {}
-        waiting = list(inputs)
+        going = _Going(list(inputs), states, {}, {})
         self.activity = None
+        self._walk(self.network.layers, going)
+        if self._regularised:
+            from gatewise_torch.regularisation import activity_penalty
+
+            self.activity = activity_penalty(self.network, going.values)
+        results = [going.values[name][number] for name, number in map(source_of, self.network.results)]
+        return results[0] if len(results) == 1 else results
+
+    def _walk(self, layers: Sequence[Layer], going: _Going) -> None:
+        """Run layers, each behind those it reads."""
+        later = frozenset[str]().union(*(self._interleaved.get(layer.name, ()) for layer in layers))
+        for layer in layers:
+            if layer.name in later:
+                continue
+            if layer.name in self._interleaved:
+                names = self._interleaved[layer.name]
+                self._walk_step_by_step(layer, [each for each in layers if each.name in names], going)
+            self._take(layer, going)
+
+    def _walk_step_by_step(self, end: Layer, model: Sequence[Layer], going: _Going) -> None:
+        """Run the layers of a model on one step after the other, each step by all of them."""
+        axes, names = end.distributed + 1, [layer.name for layer in model]
+        references = [source_of(each) for layer in model for each in (*layer.inputs, layer.mask) if each]
+        read = {(name, number) for name, number in references if name not in names}
+        within = [dataclasses.replace(layer, distributed=max(layer.distributed - axes, 0)) for layer in model]
+        name, number = source_of(end.inputs[1])
+        shape = going.values[name][number].shape[: 1 + axes]
+        made: dict[str, list[list[Tensor]]] = {name: [] for name in names}
+        for place in itertools.product(*map(range, shape[1:])):
+            step: Any = (slice(None), *place)
+            values: dict[str, list[Tensor]] = {}
+            masks: dict[str, Tensor | None] = {}
+            for name, number in read:
+                mask = going.masks[name]
+                values.setdefault(name, [*going.values[name]])[number] = going.values[name][number][step]
+                masks[name] = None if mask is None or mask.ndim < 2 + axes else mask[step]
+            self._walk(within, _Going(going.waiting, None, values, masks))
+            for name in names:
+                made[name].append(values[name])
+        for name, steps in made.items():
+            stacked = [torch.stack(each, 1) for each in zip(*steps, strict=True)]
+            going.values[name] = [each.reshape(*shape, *each.shape[2:]) for each in stacked]
+
+    def _take(self, layer: Layer, going: _Going) -> None:
+        """Run one layer on what it reads, and add what it gives."""
+        values, masks = going.values, going.masks
+        if isinstance(layer.spec, Input):
+            values[layer.name], masks[layer.name] = [_checked(layer.name, layer.spec, going.waiting.pop(0))], None
+            return
+        if isinstance(layer.spec, Constant):
+            values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
+            return
 
         def mask_with(reference: str) -> Tensor | None:
             name, number = source_of(reference)
             return None if is_state(self.network[name].spec, number) else masks[name]
 
-        for layer in self.network.layers:
-            if isinstance(layer.spec, Input):
-                values[layer.name], masks[layer.name] = [_checked(layer.name, layer.spec, waiting.pop(0))], None
-                continue
-            if isinstance(layer.spec, Constant):
-                values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
-                continue
-            value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
-            mask = mask_with(layer.masked_by[0])
-            if layer.mask:
-                name, number = source_of(layer.mask)
-                mask = values[name][number] != 0
-            if isinstance(layer.spec, Merge):
-                among = [mask, *map(mask_with, layer.inputs[1:])]
-                followed = among if layer.masked else [None] * len(among)
-                values[layer.name] = [joined([value, *first], layer, followed)]
-                masks[layer.name] = _mask_of_several(layer, [value, *first], among)
-                continue
-            if isinstance(layer.spec, Remask):
-                values[layer.name], masks[layer.name] = [value], mask
-                continue
-            if isinstance(layer.spec, Operation):
-                values[layer.name] = [self._operate(layer.spec, [value, *first], layer.distributed)]
-                masks[layer.name] = None
-                continue
-            given = states
+        value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
+        mask = mask_with(layer.masked_by[0])
+        if layer.mask:
+            name, number = source_of(layer.mask)
+            mask = values[name][number] != 0
+        if isinstance(layer.spec, Merge):
+            among = [mask, *map(mask_with, layer.inputs[1:])]
+            followed = among if layer.masked else [None] * len(among)
+            values[layer.name] = [joined([value, *first], layer, followed)]
+            masks[layer.name] = _mask_of_several(layer, [value, *first], among)
+        elif isinstance(layer.spec, Remask):
+            values[layer.name], masks[layer.name] = [value], mask
+        elif isinstance(layer.spec, Operation):
+            values[layer.name] = [self._operate(layer.spec, [value, *first], layer.distributed)]
+            masks[layer.name] = None
+        else:
+            given = going.states
             if first:
                 given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in first]
             values[layer.name], masks[layer.name] = self._run_each(layer, value, mask, given, layer.distributed)
-        if self._regularised:
-            from gatewise_torch.regularisation import activity_penalty
-
-            self.activity = activity_penalty(self.network, values)
-        results = [values[name][number] for name, number in map(source_of, self.network.results)]
-        return results[0] if len(results) == 1 else results
 
     def _operate(self, spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
         """Return what an operation gives on each step of some more time axes."""

@@ -147,55 +147,114 @@ def walk(
     >>> walk(flat, {"dense": {"kernel": np.ones((1, 2)), "bias": np.ones(1)}}, [np.array([[1.0, 2.0]])])
     [array([[4.]])]
     """
-    values: dict[str, list[Array]] = {}
-    carried: dict[str, Array | None] = {}
-    waiting, left = list(inputs), list(states or [])
-    kept: dict[str, list[Array]] = {}
-    resumed = {layer.resumes for layer in network.layers if isinstance(layer.spec, Recurrent)}
+    going = _Walk(network, weights, inputs, states, ways, masks=masks)
+    going.run(network.layers)
+    return [going.values[name][number] for name, number in map(source_of, network.results)]
 
-    def mask_with(reference: str) -> Array | None:
-        name, number = source_of(reference)
-        return None if is_state(network[name].spec, number) else carried[name]
 
-    for layer in network.layers:
-        spec = layer.spec
-        if isinstance(spec, Constant):
-            values[layer.name], carried[layer.name] = [np.asarray(spec.values)], None
-            continue
-        if isinstance(spec, Input) or not layer.inputs:
-            values[layer.name], carried[layer.name] = [np.asarray(waiting.pop(0))], None
-            if isinstance(spec, Input):
+class _Walk:
+    """Runs layers one after the other.
+
+    Attributes:
+        values: Layer → what it gave.
+        carried: Layer → the mask that goes on from it, or None.
+        kept: Layer → the states that its last use left, where it keeps them.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Weights],
+        inputs: Sequence[Array],
+        states: Sequence[Array] | None,
+        ways: Mapping[str, Way] | None,
+        *,
+        masks: bool,
+    ) -> None:
+        self.network, self.weights, self.ways, self.masks = network, weights, ways or {}, masks
+        self.waiting, self.left = list(inputs), list(states or [])
+        self.interleaved = network.interleaved
+        self.values: dict[str, list[Array]] = {}
+        self.carried: dict[str, Array | None] = {}
+        self.kept: dict[str, list[Array]] = {}
+
+    def run(self, layers: Sequence[Layer]) -> None:
+        """Run layers, each behind those it reads."""
+        later = frozenset[str]().union(*(self.interleaved.get(layer.name, ()) for layer in layers))
+        for layer in layers:
+            if layer.name in later:
                 continue
+            if layer.name in self.interleaved:
+                names = self.interleaved[layer.name]
+                self._run_step_by_step(layer, [each for each in layers if each.name in names])
+            self._run_one(layer)
+
+    def _run_step_by_step(self, end: Layer, model: Sequence[Layer]) -> None:
+        """Run the layers of a model on one step after the other, each step by all of them."""
+        axes, names = end.distributed + 1, [layer.name for layer in model]
+        references = [source_of(each) for layer in model for each in (*layer.inputs, layer.mask) if each]
+        read = {(name, number) for name, number in references if name not in names}
+        within = [dataclasses.replace(layer, distributed=max(layer.distributed - axes, 0)) for layer in model]
+        name, number = source_of(end.inputs[1])
+        shape = self.values[name][number].shape[: 1 + axes]
+        values, carried = self.values, self.carried
+        made: dict[str, list[list[Array]]] = {name: [] for name in names}
+        for place in np.ndindex(*shape[1:]):
+            step = (slice(None), *place)
+            self.values, self.carried = {}, {}
+            for name, number in read:
+                mask = carried[name]
+                self.values.setdefault(name, [*values[name]])[number] = values[name][number][step]
+                self.carried[name] = None if mask is None or mask.ndim < 2 + axes else mask[step]
+            self.run(within)
+            for name in names:
+                made[name].append(self.values[name])
+        self.values, self.carried = values, carried
+        for name, steps in made.items():
+            stacked = [np.stack(each, 1) for each in zip(*steps, strict=True)]
+            self.values[name] = [each.reshape(*shape, *each.shape[2:]) for each in stacked]
+
+    def _mask_with(self, reference: str) -> Array | None:
+        name, number = source_of(reference)
+        return None if is_state(self.network[name].spec, number) else self.carried[name]
+
+    def _run_one(self, layer: Layer) -> None:
+        spec, values = layer.spec, self.values
+        if isinstance(spec, Constant):
+            values[layer.name], self.carried[layer.name] = [np.asarray(spec.values)], None
+            return
+        if isinstance(spec, Input) or not layer.inputs:
+            values[layer.name], self.carried[layer.name] = [np.asarray(self.waiting.pop(0))], None
+            if isinstance(spec, Input):
+                return
             value, mask = values[layer.name][0], None
         else:
             name, number = source_of(layer.inputs[0])
-            value, mask = values[name][number], mask_with(layer.masked_by[0])
-        if layer.mask and masks:
+            value, mask = values[name][number], self._mask_with(layer.masked_by[0])
+        if layer.mask and self.masks:
             name, number = source_of(layer.mask)
             mask = values[name][number] != 0
         given: Sequence[Array] = [values[name][number] for name, number in map(source_of, layer.inputs[1:])]
         if isinstance(spec, Recurrent):
-            if not given and left:
+            if not given and self.left:
                 kinds = spec.directions * (2 if spec.cell == "lstm" else 1)
-                given, left = left[:kinds], left[kinds:]
+                given, self.left = self.left[:kinds], self.left[kinds:]
             given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in given]
-        if layer.resumes and not given:
-            given = kept.get(layer.resumes, [])
-        way = (ways or {}).get(layer.owner, plain)
-        call = Call(spec, weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
+            given = given or self.kept.get(layer.keeper, [])
+        way = self.ways.get(layer.owner, plain)
+        call = Call(spec, self.weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
         if isinstance(spec, Merge):
-            among = [mask, *map(mask_with, layer.inputs[1:])]
+            among = [mask, *map(self._mask_with, layer.inputs[1:])]
             followed = among if layer.masked else [None] * len(among)
             call = call._replace(spec=spec.replace(axis=layer.axis), states=None, others=given, masks=followed)
             mask = _mask_of_several(layer, [value, *given], among)
         if isinstance(spec, Operation):
             call = call._replace(states=None, others=given)
-        if layer.keeper in resumed:
-            values[layer.name], kept[layer.keeper] = _with_states(call, way, layer.distributed)
+        if isinstance(spec, Recurrent) and spec.stateful:
+            values[layer.name], self.kept[layer.keeper] = _with_states(call, way, layer.distributed)
         else:
             values[layer.name] = _each_step(call, way, layer.distributed)
-        carried[layer.name] = _mask_behind(layer, value, mask) if masks else None
-    return [values[name][number] for name, number in map(source_of, network.results)]
+        self.carried[layer.name] = _mask_behind(layer, value, mask) if self.masks else None
 
 
 def _with_states(call: Call, way: Way, axes: int) -> tuple[list[Array], list[Array]]:

@@ -63,8 +63,8 @@ class Layer:
         shares: The layer before it whose weights it has, where one layer is used several times, or one cell by several
             layers, which may run it otherwise; else empty.
         resumes: The first use of the layer, where one that keeps something is used several times: it goes on from the
-            states, or in training from the moving statistics, that the use before it left, in the order of the network.
-            Else empty.
+            states, or in training from the moving statistics, that the use before it left, in the order of the network;
+            on more time axes, where both uses are in front of one ``Remask``, step by step. Else empty.
         mask: The mask that it is given by hand, as a reference, true where a step counts; else empty. It goes on from
             the layer as any other.
     """
@@ -221,6 +221,32 @@ class Network:
             if layer.name in wanted or layer.keeps or isinstance(layer.spec, Input):
                 wanted |= {layer.name, *(source_of(each)[0] for each in (*layer.inputs, layer.mask) if each)}
         return wanted
+
+    def within(self, end: str) -> tuple[Layer, ...]:
+        """Return the layers of the model that ends in a ``Remask``, each behind those it reads."""
+        exit_, entry = self[end].inputs
+        found: list[Layer] = []
+        wanted = {source_of(exit_)[0]}
+        for layer in reversed(self.layers):
+            if layer.name in wanted and layer.name != source_of(entry)[0]:
+                found.append(layer)
+                wanted |= {source_of(each)[0] for each in (*layer.inputs, layer.mask) if each}
+        return tuple(reversed(found))
+
+    @property
+    def interleaved(self) -> dict[str, frozenset[str]]:
+        """``Remask`` → the layers of its model, where the steps must be gone through one by one, each by all layers.
+
+        In such a model a layer that keeps something is used several times, and goes on from use to use.
+        """
+        found = {}
+        for end in self.layers:
+            if isinstance(end.spec, Remask):
+                model = self.within(end.name)
+                names = frozenset(layer.name for layer in model)
+                if any(layer.resumes in names for layer in model):
+                    found[end.name] = names
+        return found
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer of a name."""
