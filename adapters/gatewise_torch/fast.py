@@ -30,7 +30,7 @@ from gatewise_torch.loops import Run, Weights
 Arithmetic = ByTorch | ByNumPy
 Grads = tuple[Tensor | None, ...]
 
-CHUNK_BYTES = 1 << 20  # gates of one chunk: about a second-level cache
+CHUNK_BYTES = 1 << 19  # gates of one chunk: half a second-level cache, the weights want the other half
 LEAST_STEPS = 4  # … but so many steps at least, so that products stay large
 
 # In the loops nothing is recorded for autograd. This private way leaves out the book-keeping of views and of writing
