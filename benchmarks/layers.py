@@ -32,9 +32,11 @@ LAYERS = (
     ("LSTM", {"recurrent_activation": "hard_sigmoid"}),
     ("LSTM", {"activation": "relu", "recurrent_activation": "hard_sigmoid"}),
     ("LSTM", {"recurrent_dropout": 0.2}),
+    ("GRU", {}),
     ("GRU", {"activation": "relu"}),
     ("GRU", {"recurrent_activation": "hard_sigmoid"}),
     ("GRU", {"reset": "before"}),
+    ("RNN", {}),
     ("RNN", {"activation": "hard_sigmoid"}),
     ("RNN", {"activation": "softsign"}),
 )

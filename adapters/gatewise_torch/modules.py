@@ -2,7 +2,7 @@
 
 ``LSTM``, ``GRU`` and ``RNN`` take the arguments of their namesakes in ``torch.nn``, hold parameters of the same names
 and shapes (state dicts go both ways) and are called alike. By keyword they take what those lack: any activation, masks,
-one bias, merge modes, reading backwards, peepholes and more. What ``torch.nn`` can do itself is handed to its kernels.
+one bias, merge modes, reading backwards, peepholes and more. What ``torch.nn`` can do itself is handed to its kernels, unless ours take less time.
 
 Letters of the shapes: T time, B batch, F input_size, H hidden_size, S size of the state (H, or proj_size), L layers,
 D directions. Where it says (T, B, …), ``batch_first`` makes it (B, T, …), and a single sequence has no B.
@@ -334,7 +334,10 @@ class Recurrent(nn.Module):
         return weight if weight is not None else getattr(self, name)  # parametrised or pruned: no longer a parameter
 
     def _run_whole(self, input: Any, hx: Any) -> Any:
-        """Hand everything to torch.nn's kernel; None where something does not fit, for the long way to say what."""
+        """Hand everything to torch.nn's kernel; None where something does not fit, for the long way to say what.
+
+        None, too, where the long way takes less time.
+        """
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
         weights = [self._weight(name) for name in self._flat_names]
@@ -344,6 +347,8 @@ class Recurrent(nn.Module):
         if not packed and 0 in x.shape:
             return None
         batch = int(input.batch_sizes[0]) if packed else x.shape[0 if self.batch_first else 1]
+        if not packed and kernels.is_behind(self._cell, x, batch, weights):
+            return None
         stacked, state = self.num_layers * self.directions, self.proj_size or self.hidden_size
         if hx is None:
             h = x.new_zeros((stacked, batch, state))
