@@ -2,7 +2,8 @@
 
 ``LSTM``, ``GRU`` and ``RNN`` take the arguments of their namesakes in ``torch.nn``, hold parameters of the same names
 and shapes (state dicts go both ways) and are called alike. By keyword they take what those lack: any activation, masks,
-one bias, merge modes, reading backwards, peepholes and more. What ``torch.nn`` can do itself is handed to its kernels, unless ours take less time.
+one bias, merge modes, reading backwards, peepholes and more. What ``torch.nn`` can do itself is handed to its kernels,
+unless ours take less time.
 
 Letters of the shapes: T time, B batch, F input_size, H hidden_size, S size of the state (H, or proj_size), L layers,
 D directions. Where it says (T, B, …), ``batch_first`` makes it (B, T, …), and a single sequence has no B.
