@@ -13,7 +13,7 @@ import gatewise as gw
 from gatewise.arrays.network import unstacked, walk
 from gatewise.arrays.reference import run
 from gatewise.core.network import Layer
-from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, LayerNorm, Merge, Pool, window
+from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, LayerNorm, Merge, Noise, Pool, window
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
 from gatewise.pairing import units
 from gatewise.parity import side
@@ -82,6 +82,11 @@ DRAWS = {
     "spatial": lambda layers, rng, **d: layers.SpatialDropout1D(0.4, **d),
     "leaky": lambda layers, rng, **d: layers.LeakyReLU(pick(rng, 0.3, 0.01), **d),
     "padding": lambda layers, rng, **d: layers.ZeroPadding1D(pick(rng, 1, (0, 2), (3, 1)), **d),
+    "constants": lambda layers, rng, **d: layers.Rescaling(
+        pick(rng, 1 / 255, rng.normal(size=4).astype(d["dtype"])), pick(rng, 0.0, -1.5, [0.5, 0.0, 1.0, -2.0]), **d
+    ),
+    "noise": lambda layers, rng, **d: layers.GaussianNoise(0.3, **d),
+    "noise around one": lambda layers, rng, **d: layers.GaussianDropout(0.3, **d),
 }
 
 
@@ -109,6 +114,55 @@ def test_each_kind_between_recurrent_layers(keras, torch, name, masked):
         assert_same(ours, by_reference(model, arrays), dtype)
         assert gw.describe(back) == gw.describe(model)
         assert all(map(np.array_equal, model.get_weights(), back.get_weights()))
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("options", [{}, {"invert": True}, {"axis": None}], ids=str)
+def test_standardised_inputs(keras, torch, tmp_path, options, adapted, masked):
+    """By statistics that the layer took itself, or was given; they are constants to a port."""
+    layers, rng = keras.layers, np.random.default_rng(0)
+    data = rng.normal(size=(20, 6, 3)) * (5, 0.1, 300) + (1, -5, 1000)
+    if "axis" in options:
+        given = {"mean": 300.0, "variance": 9e4}
+    else:
+        given = {"mean": data.mean((0, 1)), "variance": data.var((0, 1))}
+    for dtype in ("float32", "float64"):
+        layer = layers.Normalization(**options, **({} if adapted else given), dtype=dtype)
+        if adapted:
+            layer.adapt(data)
+        source = keras.Input((6, 3), dtype=dtype)
+        x = layer(layers.Masking(dtype=dtype)(source) if masked else source)
+        inner = [layers.GRU(4, return_sequences=True, dtype=dtype)]
+        model = keras.Model(source, inner[0](x))
+        inner[0].set_weights([rng.normal(size=weight.shape) for weight in inner[0].get_weights()])
+        arrays = [rng.normal(size=(3, 6, 3)).astype(dtype) if "invert" in options else data[:3].astype(dtype)]
+        arrays[0][0, 4:] = arrays[0][-1, 1] = 0
+        there = gw.port(model, "torch")
+        back = gw.port(there, "keras")
+        for other in (there, back):
+            assert_same(outputs(model, arrays), outputs(other, arrays), dtype)
+        assert_same(outputs(model, arrays), by_reference(model, arrays), dtype)
+        parity = gw.verify(model, there, **BOTH)
+        assert parity.passed, str(parity)
+    back.save(tmp_path / "model.keras")
+    assert_same(outputs(model, arrays), outputs(gw.load(tmp_path / "model.keras"), arrays), "float32")
+    gw.save(there, tmp_path / "model.safetensors")
+    assert_same(outputs(model, arrays), outputs(gw.load(tmp_path / "model.safetensors"), arrays), dtype)
+
+
+def test_noise_is_there_in_training_alone(keras, torch):
+    """As much of it as Keras makes: the deviations of many draws."""
+    layers, ones = keras.layers, np.ones((4, 50, 100), "float32")
+    for layer in (layers.GaussianNoise(0.3), layers.GaussianDropout(0.2)):
+        model = keras.Sequential([keras.Input((50, 100)), layer])
+        module = gw.port(model, "torch")
+        assert np.array_equal(outputs(module, [ones])[0], ones)
+        made = module.train()(torch.tensor(ones)).numpy()
+        expected = np.asarray(model(ones, training=True))
+        assert made.std() == pytest.approx(expected.std(), rel=0.05)
+        assert made.mean() == pytest.approx(1, abs=0.02)
+        assert abs(np.corrcoef(made[0].ravel(), made[1].ravel())[0, 1]) < 0.1
 
 
 def test_attention_along_time(keras, torch):
@@ -634,6 +688,11 @@ REFUSED = {
     "renormalisation": (lambda layers: layers.BatchNormalization(renorm=True, name="n"), "renorm=True"),
     "channels first": (lambda layers: layers.MaxPooling1D(data_format="channels_first", name="n"), "data_format"),
     "root mean square": (lambda layers: layers.LayerNormalization(rms_scaling=True, name="n"), "rms_scaling=True"),
+    "constants of steps": (lambda layers: layers.Rescaling(np.ones((5, 1)), name="n"), r"scale='an array \(5, 1\)'"),
+    "statistics of steps": (
+        lambda layers: layers.Normalization(axis=1, mean=np.ones(5), variance=np.ones(5), name="n"),
+        r"variance='an array \(1, 5, 1\)'",
+    ),
     "steps repeated": (lambda layers: layers.UpSampling1D(2, name="n"), "UpSampling1D"),
 }
 
@@ -656,6 +715,8 @@ def test_options_are_checked():
             Conv1D(3, 4, **{"width": 2, **options})
     with pytest.raises(SpecError, match="momentum"):
         BatchNorm(3, momentum=2)
+    with pytest.raises(SpecError, match="deviation"):
+        Noise(-1)
     with pytest.raises(SpecError, match="pool"):
         Pool("least")
     with pytest.raises(ShapeError, match="fewer than one window"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Spec
+from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Rescale, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
@@ -89,6 +91,12 @@ def make(
         from gatewise_keras import cells
 
         return cells.Flip(spec.values, spec.mask, **common)
+    if isinstance(spec, Rescale):
+        factor, offset = np.asarray(spec.factor, dtype), np.asarray(spec.offset, dtype)
+        if not spec.offset_first:
+            return keras.layers.Rescaling(factor, offset, **common)
+        along = -1 if factor.ndim or offset.ndim else None
+        return keras.layers.Normalization(along, mean=-offset, variance=1 / np.square(factor), **common)
     twin = twin_for(spec)
     if twin is not None:
         layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)

@@ -13,10 +13,12 @@ from gatewise.core.spec import (
     Conv1D,
     Dropout,
     LayerNorm,
+    Noise,
     Pad,
     Permute,
     Pool,
     Repeat,
+    Rescale,
     Reshape,
     Spec,
 )
@@ -65,6 +67,9 @@ TWINS: dict[str, Twin] = {
     "Permute": Twin(Permute, {"order": "dims"}),
     "RepeatVector": Twin(Repeat, {"times": "n"}),
     "ZeroPadding1D": Twin(Pad, {"steps": "padding"}, only=_LAST),
+    "Rescaling": Twin(Rescale, {"factor": "scale", "offset": "offset"}, {"offset_first": False}),
+    "GaussianNoise": Twin(Noise, {"deviation": "stddev"}, {"rate": 0.0}),
+    "GaussianDropout": Twin(Noise, {"rate": "rate"}, {"deviation": 0.0}),
     "SpatialDropout1D": Twin(Dropout, {"rate": "rate"}, {"whole": True}),
 }
 """Class of Keras's → what it is. Of several that a spec may be, the first is built."""

@@ -20,6 +20,7 @@ from gatewise.core.spec import (
     Masking,
     Operation,
     Recurrent,
+    Rescale,
     Spec,
 )
 from gatewise.errors import UnsupportedModelError
@@ -179,6 +180,8 @@ def spec_of(layer: Any) -> Spec:
     if type(layer) is keras.layers.Cropping1D:
         before, behind = layer.cropping
         return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
+    if type(layer) is keras.layers.Normalization:
+        return _standardising(layer)
     twin = TWINS.get(type(layer).__name__)
     if twin is not None and type(layer) is getattr(keras.layers, type(layer).__name__):
         _check_dtype(layer)
@@ -220,6 +223,10 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
     options = {option: getattr(layer, argument) for option, argument in twin.arguments.items()}
     options |= {option: options[option][0] for option in ALONE if isinstance(options.get(option), tuple)}
     options |= {option: value.item() for option, value in options.items() if isinstance(value, np.generic)}
+    if twin.kind is Rescale:
+        for option, value in options.items():  # Keras makes float32 of what is no array
+            constants = value if isinstance(value, np.ndarray) else np.float32(value)
+            options[option] = _constants(layer, twin.arguments[option], constants)
     if "activation" in options:
         options["activation"] = _activation(layer, "activation")
     if "features" in twin.kind.__dataclass_fields__:
@@ -231,6 +238,28 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
             raise refusal(layer, "axis", layer.axis, why, "Use axis=-1, or do it around the port.")
         options["features"] = int(shape[-1])
     return twin.kind(**options, **twin.fixed)
+
+
+def _standardising(layer: Any) -> Rescale:
+    """Return the spec of a ``Normalization``, whose statistics are constants to all that reads it."""
+    import keras
+
+    _check_built(layer)
+    mean, variance = (np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        return Rescale(_constants(layer, "variance", deviation), _constants(layer, "mean", mean))
+    factor, offset = _constants(layer, "variance", 1 / deviation), _constants(layer, "mean", -mean)
+    return Rescale(factor, offset, offset_first=True)
+
+
+def _constants(layer: Any, argument: str, value: Any) -> float | tuple[float, ...]:
+    """Return a constant for all features, or one for each."""
+    array = np.asarray(value, np.float64)
+    if array.ndim and array.size != array.shape[-1]:
+        why = "It has constants along other axes than the last, which is where features lie."
+        raise refusal(layer, argument, f"an array {array.shape}", why, "Use axis=-1, or do it around the port.")
+    return array.item() if array.size == 1 else tuple(array.ravel().tolist())
 
 
 def _layer_options(layer: Any) -> dict[str, Any]:
@@ -326,7 +355,7 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    others = "LeakyReLU", "Cropping1D", "RNN", "Bidirectional", "TimeDistributed"
+    others = "LeakyReLU", "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",

@@ -14,7 +14,7 @@ from gatewise_keras import adapter
 
 Batch = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # inputs and targets
 
-RATES = ("rate", "dropout", "recurrent_dropout")
+RATES = ("rate", "dropout", "recurrent_dropout", "stddev")
 """The attributes of layers and cells that make training random."""
 
 

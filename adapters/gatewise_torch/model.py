@@ -25,10 +25,12 @@ from gatewise.core.spec import (
     LayerNorm,
     Masking,
     Merge,
+    Noise,
     Operation,
     Pool,
     Recurrent,
     Remask,
+    Rescale,
     Spec,
     is_state,
 )
@@ -112,6 +114,12 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, 
         from gatewise_torch.normalisation import BatchNorm as Normalising
 
         return Normalising(**spec.options(), dtype=dtype)
+    if isinstance(spec, Rescale | Noise):
+        from gatewise_torch import normalisation
+
+        if isinstance(spec, Noise):
+            return normalisation.Noise(**spec.options())
+        return normalisation.Rescale(**spec.options(), dtype=dtype)
     if isinstance(spec, LayerNorm):
         norm = nn.LayerNorm(spec.features, spec.epsilon, elementwise_affine=spec.scale or spec.shift, dtype=dtype)
         for name, there in (("weight", spec.scale), ("bias", spec.shift)):
@@ -333,7 +341,7 @@ class Model(nn.Module):
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return what a layer gives, and the mask that goes on from it."""
         spec, module = layer.spec, self.get_submodule(self._runners[layer.name])
-        if isinstance(spec, Pool) or (spec.cell and not isinstance(spec, Embedding)):
+        if isinstance(spec, Pool | Rescale | Noise) or (spec.cell and not isinstance(spec, Embedding)):
             # Operations give whole numbers, too, and Keras's layers take them.
             value = value if value.is_floating_point() else value.to(self._dtype())
         if isinstance(spec, Recurrent):

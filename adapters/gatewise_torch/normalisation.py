@@ -1,6 +1,11 @@
-"""Batch normalisation as Keras trains it; at inference ``nn.BatchNorm1d`` computes the same on the last axis."""
+"""Normalisation as Keras has it, of batches and by constants, and noise.
+
+At inference ``nn.BatchNorm1d`` computes what ``BatchNorm`` does, which trains as Keras's.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -92,3 +97,60 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """Say its sizes and options."""
         return f"{self.features}, epsilon={self.epsilon}, momentum={self.momentum}, frozen={self.frozen}"
+
+
+class Rescale(nn.Module):
+    """Multiplies features, the last axis, with constants and adds others; see ``gatewise.core.spec.Rescale``.
+
+    >>> Rescale((0.5, 2.0), -1.0, offset_first=True)(torch.tensor([[3.0, 3.0]]))
+    tensor([[1., 4.]])
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        factor: float | Sequence[float],
+        offset: float | Sequence[float] = 0.0,
+        *,
+        offset_first: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.offset_first = offset_first
+        dtype = dtype or torch.get_default_dtype()
+        self.register_buffer("factor", torch.tensor(factor, dtype=dtype), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset, dtype=dtype), persistent=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Rescale (…, features)."""
+        return (value + self.offset) * self.factor if self.offset_first else value * self.factor + self.offset
+
+    def extra_repr(self) -> str:
+        """Say which constants."""
+        return f"{self.factor.tolist()}, {self.offset.tolist()}, offset_first={self.offset_first}"
+
+
+class Noise(nn.Module):
+    """Normal noise, in training only; see ``gatewise.core.spec.Noise``.
+
+    >>> Noise(0.1).eval()(torch.ones(2))
+    tensor([1., 1.])
+    """
+
+    def __init__(self, deviation: float = 0.0, *, rate: float = 0.0) -> None:
+        super().__init__()
+        self.deviation, self.rate = deviation, rate
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Add noise, multiply with noise, or neither."""
+        if self.training and self.rate:
+            value = value * (1 + torch.randn_like(value) * (self.rate / (1 - self.rate)) ** 0.5)
+        if self.training and self.deviation:
+            value = value + torch.randn_like(value) * self.deviation
+        return value
+
+    def extra_repr(self) -> str:
+        """Say how much."""
+        return f"{self.deviation}, rate={self.rate}"

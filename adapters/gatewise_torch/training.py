@@ -15,8 +15,8 @@ from gatewise_torch.optim import KerasAdam
 
 Batch = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # inputs and targets
 
-RATES = ("p", "dropout", "input_dropout", "recurrent_dropout")
-"""The attributes of modules that make training random: of ``nn.Dropout`` and its kind, and of recurrent layers."""
+RATES = ("p", "dropout", "input_dropout", "recurrent_dropout", "rate", "deviation")
+"""The attributes of modules that make training random: of ``nn.Dropout`` and its kind, recurrent layers and noise."""
 
 
 def gradients(

@@ -31,12 +31,14 @@ from gatewise.core.spec import (
     Embedding,
     Input,
     Masking,
+    Noise,
     Norm,
     Operation,
     Permute,
     Pool,
     Recurrent,
     Repeat,
+    Rescale,
     Reshape,
     Spec,
     outputs_of,
@@ -704,7 +706,7 @@ def _draw(
         return random.random(shape) < 0.7
     tests = _tests(network, source)
     if not spec.integer:
-        drawn = (scale * random.normal(size=shape)).astype(np.float32)
+        drawn = _before_scaling(network, source, scale * random.normal(size=shape)).astype(np.float32)
         for layer in network.layers:
             if isinstance(layer.spec, Masking) and source.name in layer.inputs and drawn.ndim > 2:
                 # The end of the first sequence is masked, and a step inside the last.
@@ -716,6 +718,21 @@ def _draw(
     tables = [layer.spec.tokens for layer in network.layers if isinstance(layer.spec, Embedding)]
     highest = max((int(number) for test in tests for number in test.numbers), default=0)
     return random.integers(0, min(tables, default=max(2, highest + 2)), shape).astype(np.int32)
+
+
+def _before_scaling(network: Network, source: Layer, numbers: np.ndarray) -> np.ndarray:
+    """Return what gives such numbers behind the layer that standardises or rescales an input, where there is one."""
+    same = {source.name}
+    for layer in network.layers:
+        spec = layer.spec
+        if same.issuperset(layer.inputs) and layer.inputs:
+            if isinstance(spec, Rescale):
+                factor, offset = np.asarray(spec.factor), np.asarray(spec.offset)
+                factor = np.where(factor == 0, 1, factor)
+                return np.asarray(numbers / factor - offset if spec.offset_first else (numbers - offset) / factor)
+            if isinstance(spec, Masking | Noise | Dropout):
+                same.add(layer.name)
+    return numbers
 
 
 def _tests(network: Network, source: Layer) -> list[Operation]:

@@ -31,6 +31,7 @@ from gatewise.core.spec import (
     Recurrent,
     Remask,
     Repeat,
+    Rescale,
     Reshape,
     Spec,
     is_state,
@@ -361,6 +362,9 @@ def plain(call: Call) -> list[Array]:
             if spec.slope is not None:
                 return [np.where(value > 0, value, spec.slope * value)]
             return [reference.ACTIVATION_FUNCTIONS[spec.activation](value)]
+    if isinstance(spec, Rescale):
+        factor, offset = np.asarray(spec.factor), np.asarray(spec.offset)
+        return [(call.value + offset) * factor if spec.offset_first else call.value * factor + offset]
     if isinstance(spec, Merge):
         parts = [call.value, *call.others]
         if spec.merge in ("max", "min", "mul"):

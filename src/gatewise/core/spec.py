@@ -528,6 +528,56 @@ class Dropout(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Noise(Spec):
+    """Normal noise, in training only: it is added, or the numbers that pass are multiplied with it.
+
+    Args:
+        deviation: The standard deviation of what is added, around zero.
+        rate: What is multiplied with is around one, with the variance that dropout of this rate has.
+
+    >>> Noise(0.1), Noise(rate=0.5)
+    (Noise(deviation=0.1), Noise(rate=0.5))
+    """
+
+    deviation: float = 0.0
+    _: dataclasses.KW_ONLY
+    rate: float = 0.0
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_rate("Noise", "rate", self.rate)
+        if not self.deviation >= 0:
+            raise SpecError(
+                f"deviation={self.deviation!r} is no standard deviation.", "Noise: a number from 0.", "Give 0.1, say."
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Rescale(Spec):
+    """Multiplies features with constants and adds others, or the other way round.
+
+    Args:
+        factor: One for all features, or one for each.
+        offset: Likewise.
+        offset_first: Whether the offset is added before the factor multiplies, as where numbers are standardised.
+
+    >>> Rescale(1 / 255), Rescale(0.5, (-1.0, 2.0), offset_first=True)
+    (Rescale(factor=0.00392156862745098), Rescale(factor=0.5, offset=(-1.0, 2.0), offset_first=True))
+    """
+
+    factor: float | tuple[float, ...]
+    offset: float | tuple[float, ...] = 0.0
+    _: dataclasses.KW_ONLY
+    offset_first: bool = False
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_flag("Rescale", "offset_first", self.offset_first)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Activation(Spec):
     """An activation as a layer of its own.
 
@@ -848,7 +898,7 @@ KINDS: dict[str, type[Spec]] = {
 WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
     for kind in (
-        *(Input, Constant, Dropout, Activation, Masking, Merge, Operation, Flip, Remask),
+        *(Input, Constant, Dropout, Noise, Rescale, Activation, Masking, Merge, Operation, Flip, Remask),
         *(Pool, Reshape, Permute, Repeat, Pad),
     )
 }
