@@ -631,6 +631,24 @@ def test_of_belongs_to_files(torch):
     assert "--of says what to count of two files" in done.output
 
 
+@pytest.mark.parametrize(
+    "option", [("-x", "3"), ("--units", "5"), ("--bidirectional",), ("-t", "7")], ids=lambda x: x[0]
+)
+def test_options_of_a_layer_do_not_belong_to_files(torch, tmp_path, option):
+    from click.testing import CliRunner
+
+    from gatewise.cli import main
+
+    files = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    for file in files:
+        gw.save(torch.nn.LSTM(3, 5), file)
+    assert CliRunner().invoke(main, ["explain", *files]).exit_code == 0
+    done = CliRunner().invoke(main, ["explain", *files, *option])
+    assert done.exit_code == 2
+    assert "two files say what they are" in done.output
+    assert "leave --" in done.output
+
+
 def test_the_command_knows_every_way_of_counting():
     from gatewise.cli import main
 

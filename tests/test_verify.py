@@ -504,3 +504,13 @@ def test_other_shapes_fail_and_other_inputs_are_refused(keras, torch):
         gw.verify(one, one, inputs=np.zeros((2, 3)))
     with pytest.raises(SpecError, match=r"shape \(2, 3, 4\) for input 'input'"):
         gw.verify(one, one, inputs=np.zeros((2, 3, 4)))
+
+
+def test_outputs_that_are_no_numbers_are_told(torch):
+    layer = torch.nn.LSTM(3, 4)
+    assert "not finite" not in str(gw.verify(layer, layer))
+    with torch.no_grad():
+        layer.bias_ih_l0[0] = float("nan")
+    parity = gw.verify(layer, layer)
+    assert not parity.passed
+    assert "not finite" in " ".join(parity.advice)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gatewise.core.spec import KINDS, MERGES, Spec, unknown_option
 from gatewise.errors import GatewiseError, ImpossiblePlanError, SpecError, nearest
@@ -309,6 +310,7 @@ def explain(
         for path in (first, second):
             if not os.path.isfile(path):
                 raise click.UsageError(f"There is no file {path!r}: name two files, or two frameworks.")
+        _refuse_given([*options, "timesteps", "batch"], "The models in two files say what they are")
         _quieten([first, second])
         from gatewise.explaining import explained as models
 
@@ -318,6 +320,14 @@ def explain(
         raise click.UsageError("--of says what to count of two files; two frameworks are always counted both ways.")
     spec = _spec(options)
     click.echo(render(explaining(spec, explained(spec, first, second), timesteps=timesteps, batch=batch), format))
+
+
+def _refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if param.name in names and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{why}: leave {max(param.opts, key=len)} out.")
 
 
 @main.command(cls=_OfNumber)

@@ -551,6 +551,12 @@ class Comparison:
             advice.append(
                 f"The outputs differ in shape: {mine} here, {yours} there. Do both return sequences and states alike?"
             )
+        arrays = [array for ran in (*self.ours, *self.theirs) for array in ran]
+        if not all(np.isfinite(array).all() for array in arrays):
+            advice.append(
+                "Outputs hold numbers that are not finite (NaN or infinite), of which only the places are compared. Do "
+                "the weights overflow, is a variance negative?"
+            )
         fed = tuple(trial.text() for trial in self.trials)
         diagnosis: tuple[Found, ...] = ()
         if verdict == "failed":
