@@ -151,6 +151,59 @@ def test_standardised_inputs(keras, torch, tmp_path, options, adapted, masked):
     assert_same(outputs(model, arrays), outputs(gw.load(tmp_path / "model.safetensors"), arrays), dtype)
 
 
+ACTIVATIONS = {
+    "leaky_relu(0.1)": lambda keras, **d: keras.layers.LeakyReLU(0.1, **d),
+    "leaky_relu(0.3)": lambda keras, **d: keras.layers.ReLU(negative_slope=0.3, **d),
+    "elu(0.5)": lambda keras, **d: keras.layers.ELU(0.5, **d),
+    "relu(0.75)": lambda keras, **d: keras.layers.ReLU(0.75, **d),
+    "relu6": lambda keras, **d: keras.layers.ReLU(6, **d),
+    "softsign": lambda keras, **_: keras.ops.softsign,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "float32") for name in ACTIVATIONS), ("elu(0.5)", "float64"), ("relu6", "float64")]
+)
+def test_activations_that_are_layers_or_functions(keras, torch, tmp_path, name, dtype):
+    """Of cells and gates, of a Dense and a convolution, and as layers of their own."""
+    layers, rng, d = keras.layers, np.random.default_rng(0), {"dtype": dtype}
+    make = ACTIVATIONS[name]
+    source = keras.Input((6, 3), **d)
+    x = layers.LSTM(4, activation=make(keras, **d), return_sequences=True, **d)(source)
+    x = layers.Bidirectional(layers.GRU(3, recurrent_activation=make(keras, **d), return_sequences=True, **d), **d)(x)
+    x = layers.Dense(4, make(keras, **d), **d)(layers.Conv1D(3, 2, activation=make(keras, **d), **d)(x))
+    x = layers.RNN(layers.SimpleRNNCell(3, activation=make(keras, **d), **d), return_sequences=True, **d)(x)
+    x = make(keras, **d)(x) if isinstance(make(keras, **d), keras.Layer) else layers.Activation(make(keras), **d)(x)
+    model = random_models.fill(keras.Model(source, x), rng)
+    arrays = [rng.normal(size=(3, 6, 3)).astype(dtype)]
+    there = gw.port(model, "torch")
+    back = gw.port(there, "keras")
+    used = [spec.options().get("activation") for spec in (layer.spec for layer in there.network.layers)]
+    assert used.count(name) == 5
+    back.save(tmp_path / "model.keras")
+    for met in (outputs(there, arrays), by_reference(model, arrays)):
+        assert_same(outputs(model, arrays), met, dtype)
+    for other in (back, gw.load(tmp_path / "model.keras")):
+        assert all(map(np.array_equal, outputs(model, arrays), outputs(other, arrays)))
+        assert gw.describe(other) == gw.describe(model)
+    parity = gw.verify(model, there, gradients=True)
+    assert parity.passed, str(parity)
+
+
+def test_activations_of_tensorflow_and_of_torch(keras, torch):
+    tf, nn = pytest.importorskip("tensorflow"), torch.nn
+    model = chain(keras, (5, 3), keras.layers.LSTM(4, activation=tf.nn.relu), keras.layers.Dense(2, tf.tanh))
+    assert [layer.spec.activation for layer in gw.describe(model).layers[1:]] == ["relu", "tanh"]
+    given = [np.random.default_rng(1).normal(size=(3, 5, 3)).astype("float32")]
+    assert_same(outputs(model, given), outputs(gw.port(model, "torch"), given), "float32")
+    module = nn.Sequential(nn.Linear(3, 4), nn.ELU(0.5), nn.Linear(4, 4), nn.LeakyReLU(0.1))
+    back = gw.port(module, "keras")
+    assert [layer.spec.options().get("activation") for layer in gw.describe(back).layers[1:]] == [
+        *("linear", "elu(0.5)", "linear", "leaky_relu(0.1)")
+    ]
+    assert_same(outputs(module, [given[0][:, 0]]), outputs(back, [given[0][:, 0]]), "float32")
+
+
 def test_noise_is_there_in_training_alone(keras, torch):
     """As much of it as Keras makes: the deviations of many draws."""
     layers, ones = keras.layers, np.ones((4, 50, 100), "float32")
@@ -693,6 +746,13 @@ REFUSED = {
         lambda layers: layers.Normalization(axis=1, mean=np.ones(5), variance=np.ones(5), name="n"),
         r"variance='an array \(1, 5, 1\)'",
     ),
+    "a bound and a slope": (lambda layers: layers.ReLU(2.0, negative_slope=0.1, name="n"), "negative_slope=0.1"),
+    "a threshold": (lambda layers: layers.ReLU(threshold=0.5, name="n"), "threshold=0.5"),
+    "a threshold within": (
+        lambda layers: layers.GRU(3, recurrent_activation=layers.ReLU(threshold=0.5), return_sequences=True, name="n"),
+        "threshold=0.5",
+    ),
+    "an activation with weights": (lambda layers: layers.Dense(3, layers.PReLU(), name="n"), "activation='PReLU'"),
     "steps repeated": (lambda layers: layers.UpSampling1D(2, name="n"), "UpSampling1D"),
 }
 

@@ -454,7 +454,8 @@ def test_dropout_between_layers_is_that_of_torch_nn():
 
 # ------------------------------------------------------------------------------------------- the fast paths' gradients
 
-ELEMENTWISE = [name for name in activations.NAMED if activations.NAMED[name].slope is not None]
+NUMBERED = ["elu(0.5)", "leaky_relu(0.1)", "relu(2.0)"]
+ELEMENTWISE = [name for name in activations.NAMED if activations.NAMED[name].slope is not None] + NUMBERED
 SMOOTH = ["tanh", "sigmoid", "softplus", "softsign", "silu", "gelu", "mish", "log_sigmoid", "squareplus", "softmax"]
 
 
@@ -704,16 +705,19 @@ def test_gradcheck(cell, options, masked):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in activations.NAMED if name not in ("hard_shrink", "sparsemax")])
+@pytest.mark.parametrize(
+    "name", [name for name in [*activations.NAMED, *NUMBERED] if name not in ("hard_shrink", "sparsemax")]
+)
 def test_every_activation_can_be_differentiated_twice(name):
     x = torch.linspace(-2.9, 3.1, 12, dtype=torch.float64).view(3, 4).requires_grad_()
-    assert torch.autograd.gradcheck(activations.NAMED[name].function, (x,))
-    assert torch.autograd.gradgradcheck(activations.NAMED[name].function, (x,))
+    function = activations.activation(name, "LSTM", "activation").function
+    assert torch.autograd.gradcheck(function, (x,))
+    assert torch.autograd.gradgradcheck(function, (x,))
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_slopes(name):
-    one = activations.NAMED[name]
+    one = activations.activation(name, "LSTM", "activation")
     x = torch.linspace(-7.93, 7.87, 60, dtype=torch.float64, requires_grad=True)
     y = one.function(x)
     grad = torch.randn(60, dtype=torch.float64)

@@ -32,7 +32,9 @@ _SAME = "The same numbers come out either way."
 ARGUMENTS: dict[str, Argument] = {
     # sizes and what a cell computes
     "units": Argument("carried", "Size of the state."),
-    "activation": Argument("carried", "Any of Keras's by name, None for linear; a callable of your own is refused."),
+    "activation": Argument(
+        "carried", "Any of Keras's by name, as a layer (LeakyReLU) or function; one of your own is refused."
+    ),
     "recurrent_activation": Argument("carried", "The same for the gates."),
     "use_bias": Argument("carried", "Without bias there is none on the other side, too."),
     "reset_after": Argument("carried", "After: nn.GRU. Before: gatewise_torch.GRU(reset='before'), another function."),

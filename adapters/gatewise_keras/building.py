@@ -9,10 +9,10 @@ import numpy as np
 
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Rescale, Spec
+from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Rescale, Spec, numbered
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
-from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
+from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, NUMBERS, SAME, WEIGHTS
 
 
 def make_cell(spec: Recurrent, name: str | None = None, dtype: str = "float32", rules: Sequence[Rule] = ()) -> Any:
@@ -20,7 +20,8 @@ def make_cell(spec: Recurrent, name: str | None = None, dtype: str = "float32", 
     import keras
 
     kind = next(kind for kind, made in CELLS.items() if made is type(spec))
-    cell = getattr(keras.layers, kind)(**_cell_arguments(spec), **_rule_arguments(rules), name=name, dtype=dtype)
+    arguments = with_activations(_cell_arguments(spec), dtype) | _rule_arguments(rules)
+    cell = getattr(keras.layers, kind)(**arguments, name=name, dtype=dtype)
     cell.build((None, spec.features))
     return cell
 
@@ -73,7 +74,8 @@ def make(
     options = spec.options()
     common |= _rule_arguments(rules)
     if isinstance(spec, Dense):
-        layer = keras.layers.Dense(spec.units, activation=spec.activation, use_bias=spec.bias, **common)
+        arguments = {"units": spec.units, "activation": spec.activation, "use_bias": spec.bias}
+        layer = keras.layers.Dense(**with_activations(arguments, dtype), **common)
         layer.build((None, spec.features))
         return layer
     if isinstance(spec, Embedding):
@@ -81,9 +83,8 @@ def make(
         layer.build((None, None))
         return layer
     if isinstance(spec, Activation):
-        if spec.slope is not None:
-            return keras.layers.LeakyReLU(spec.slope, **common)
-        return keras.layers.Activation(spec.activation, **common)
+        made = with_activations({"activation": spec.activation}, dtype, name)["activation"]
+        return made if isinstance(made, keras.Layer) else keras.layers.Activation(made, **common)
     if isinstance(spec, Merge):
         axis = {"axis": spec.axis} if spec.merge == "concat" else {}
         return getattr(keras.layers, JOINS[spec.merge])(**axis, **common)
@@ -99,7 +100,7 @@ def make(
         return keras.layers.Normalization(along, mean=-offset, variance=1 / np.square(factor), **common)
     twin = twin_for(spec)
     if twin is not None:
-        layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)
+        layer = getattr(keras.layers, twin)(**with_activations(arguments_for(spec), dtype), **common)
         if spec.cell:
             layer.build(tuple(shape or (None, None, options["features"])))
         return layer
@@ -112,7 +113,7 @@ def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[R
     """Return the Keras layer for one direction, with the options of a layer that are not its cell's."""
     import keras
 
-    cell = _cell_arguments(spec) | _rule_arguments(rules)
+    cell = with_activations(_cell_arguments(spec), around["dtype"]) | _rule_arguments(rules)
     general = {option: spec.options()[option] for option in GENERAL if spec.options().get(option)}
     if not general:
         if "implementation" in cell:
@@ -121,6 +122,19 @@ def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[R
     from gatewise_keras.cells import GeneralLSTMCell
 
     return keras.layers.RNN(GeneralLSTMCell(**cell, **general, dtype=around["dtype"]), **around)
+
+
+def with_activations(arguments: Mapping[str, Any], dtype: str, name: str | None = None) -> dict[str, Any]:
+    """Return the arguments of a class, with a layer for each activation that has a number."""
+    import keras
+
+    made = dict(arguments)
+    for option in ("activation", "recurrent_activation"):
+        activation, number = numbered(made.get(option, ""))
+        if number is not None:
+            kind = next(kind for kind, each in SAME.items() if each == activation)
+            made[option] = getattr(keras.layers, kind)(**{NUMBERS[activation]: number}, name=name, dtype=dtype)
+    return made
 
 
 def _rule_arguments(rules: Sequence[Rule]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gatewise.core.network import Rule
 from gatewise.core.spec import (
+    ACTIVATIONS,
     GRU,
     LSTM,
     RNN,
@@ -22,6 +23,7 @@ from gatewise.core.spec import (
     Recurrent,
     Rescale,
     Spec,
+    with_number,
 )
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import ALONE, TWINS, Twin
@@ -51,13 +53,21 @@ JOINS = {
 """Word of ``Merge`` → Keras's class for it."""
 
 
-SAME: dict[str, tuple[str, dict[str, Any]]] = {
-    "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
-    "ELU": ("elu", {"alpha": 1}),
-    "Identity": ("linear", {}),
-    "ActivityRegularization": ("linear", {}),
+SAME = {
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+    "ELU": "elu",
+    "Identity": "linear",
+    "ActivityRegularization": "linear",
 }
-"""Class of a layer that is an activation → its name, and the options with which it is."""
+"""Class of a layer that is an activation → its name."""
+
+NUMBERS = {"relu": "max_value", "leaky_relu": "negative_slope", "elu": "alpha"}
+"""Activation that may have a number → the option of its layer that says it."""
+
+
+ALIKE = "relu relu6 tanh sigmoid softmax log_softmax elu selu softplus softsign silu swish".split()
+"""Functions of TensorFlow and JAX that compute what Keras's activations of the same names do."""
 
 
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
@@ -170,13 +180,8 @@ def spec_of(layer: Any) -> Spec:
         return _bidirectional(layer)
     if is_ours(layer, "Flip"):
         return Flip(layer.values, layer.mask)
-    for kind_name, (name, options) in SAME.items():
-        if type(layer) is getattr(keras.layers, kind_name) and all(
-            getattr(layer, option) == value for option, value in options.items()
-        ):
-            return Activation(name)
-    if type(layer) is keras.layers.LeakyReLU:
-        return Activation("leaky_relu", slope=float(layer.negative_slope))
+    if _is_activation(layer):
+        return Activation(_activation_of(layer, layer, ""))
     if type(layer) is keras.layers.Cropping1D:
         before, behind = layer.cropping
         return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
@@ -329,21 +334,52 @@ def _bidirectional(layer: Any) -> Spec:
 
 
 def _activation(owner: Any, option: str, layer: Any = None) -> str:
-    function = getattr(owner, option)
-    if not _is_named(function):
-        what = getattr(function, "__name__", type(function).__name__)
-        raise refusal(layer or owner, option, what, "Activations of Keras are supported, by name.", "Use one of those.")
-    name = str(function.__name__)
+    function, layer = getattr(owner, option), layer or owner
+    if _is_activation(function):
+        return _activation_of(function, layer, option)
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if not _is_known(function, name):
+        why = "Activations of Keras are supported, by name or as a layer; the code of another cannot be read."
+        raise refusal(layer, option, name, why, "Use one of those, such as 'tanh'.")
     return {"relu_6": "relu6", "swish": "silu"}.get(name, name)
 
 
-def _is_named(function: Any) -> bool:
+def _is_known(function: Any, name: str) -> bool:
+    """Say whether a function is the activation of Keras's of its name, or another one that computes the same."""
     import keras
 
+    if getattr(keras.ops, name, None) is function:
+        return name in ACTIVATIONS and name != "gelu"  # which there is another approximation
+    if str(getattr(function, "__module__", "")).partition(".")[0] in ("tensorflow", "jax"):
+        return name in ALIKE
     try:
-        return keras.activations.get(function.__name__) is function
-    except (AttributeError, ValueError):
+        return keras.activations.get(name) is function
+    except ValueError:
         return False
+
+
+def _is_activation(layer: Any) -> bool:
+    """Say whether something is a layer that is an activation."""
+    import keras
+
+    return any(type(layer) is getattr(keras.layers, name) for name in SAME)
+
+
+def _activation_of(layer: Any, owner: Any, option: str) -> str:
+    """Return the activation that a layer is, which may stand as an option of another layer."""
+    name = SAME[type(layer).__name__]
+    slope, bound = float(getattr(layer, "negative_slope", 0)), getattr(layer, "max_value", None)
+    if name == "relu" and slope and bound is None:
+        name = "leaky_relu"
+    of = f"of its {option} " if option else ""
+    if name == "relu" and slope:
+        raise refusal(
+            owner, "negative_slope", slope, f"A port knows it {of}without max_value alone.", "Use one of them."
+        )
+    if getattr(layer, "threshold", 0):
+        raise refusal(owner, "threshold", layer.threshold, f"A port knows threshold=0 {of}alone.", "Use that.")
+    number = getattr(layer, NUMBERS[name]) if name in NUMBERS else None
+    return name if number is None else with_number(name, float(number))
 
 
 def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> UnsupportedModelError:
@@ -355,7 +391,7 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    others = "LeakyReLU", "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
+    others = "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from gatewise.core.spec import ACTIVATIONS
+from gatewise.core.spec import ACTIVATIONS, numbered
 from gatewise.errors import SpecError, nearest
 
 Function = Callable[[Tensor], Tensor]
@@ -122,6 +122,36 @@ def _hard_sigmoid_02(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0.0, 1.0)
 
 
+def _elu(name: str, bound: float) -> Activation:
+    return Activation(
+        name,
+        lambda x: F.elu(x, bound),
+        lambda x: F.elu(x, bound, inplace=True),
+        (lambda g, y: _elu_backward(g, bound, 1.0, 1.0, True, y)) if bound >= 0 else None,
+    )
+
+
+def _leaky_relu(name: str, slope: float) -> Activation:
+    return Activation(
+        name,
+        lambda x: F.leaky_relu(x, slope),
+        lambda x: F.leaky_relu(x, slope, inplace=True),
+        (lambda g, y: _leaky_relu_backward(g, y, slope, True)) if slope >= 0 else None,
+    )
+
+
+def _relu_below(name: str, bound: float) -> Activation:
+    return Activation(name, lambda x: x.clamp(0.0, bound), lambda x: x.clamp_(0.0, bound), _bounded(1.0, 0.0, bound))
+
+
+_NUMBERED: dict[str, Callable[[str, float], Activation]] = {
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "relu": _relu_below,
+}
+"""Activation that may have a number → what makes it of its name and the number."""
+
+
 def _table() -> dict[str, Activation]:
     listed = [
         Activation("linear", lambda x: x, lambda x: x, lambda g, y: g.clone()),
@@ -163,7 +193,7 @@ def _table() -> dict[str, Activation]:
             slope_into=_bounded_into(0.2, 0.0, 1.0),
         ),
         Activation("relu6", F.relu6, partial(F.relu6, inplace=True), _bounded(1.0, 0.0, 6.0)),
-        Activation("elu", F.elu, partial(F.elu, inplace=True), lambda g, y: _elu_backward(g, 1.0, 1.0, 1.0, True, y)),
+        _elu("elu", 1.0),
         Activation(
             "selu",
             F.selu,
@@ -180,12 +210,7 @@ def _table() -> dict[str, Activation]:
         Activation("softmax", lambda x: torch.softmax(x, -1), across=True),
         Activation("log_softmax", lambda x: torch.log_softmax(x, -1), across=True),
         Activation("exponential", torch.exp, torch.exp_, torch.mul),
-        Activation(
-            "leaky_relu",
-            lambda x: F.leaky_relu(x, 0.2),
-            lambda x: F.leaky_relu(x, 0.2, inplace=True),
-            lambda g, y: _leaky_relu_backward(g, y, 0.2, True),
-        ),
+        _leaky_relu("leaky_relu", 0.2),
         Activation("mish", F.mish, partial(F.mish, inplace=True)),
         Activation("hard_tanh", F.hardtanh, partial(F.hardtanh, inplace=True), _bounded(1.0, -1.0, 1.0)),
         Activation("hard_silu", F.hardswish, partial(F.hardswish, inplace=True)),
@@ -276,6 +301,8 @@ def activation(value: object, owner: str, option: str) -> Activation:
         value = _SAME.get(value, value)
     if isinstance(value, str) and value in NAMED:
         return NAMED[value]
+    if isinstance(value, str) and (number := numbered(value)[1]) is not None:
+        return _NUMBERED[numbered(value)[0]](value, number)
     if isinstance(value, str):
         known = [name for name in ACTIVATIONS if name not in _REFUSED] + ["hard_sigmoid_02"]
         raise SpecError(

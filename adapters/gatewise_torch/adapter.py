@@ -31,7 +31,9 @@ from gatewise.core.spec import (
     LayerNorm,
     Recurrent,
     Spec,
+    numbered,
     outputs_of,
+    with_number,
 )
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
@@ -335,7 +337,9 @@ def _weightless(module: Any) -> Dropout | Activation | None:
     if type(module) is nn.Dropout:
         return Dropout(float(module.p))
     if type(module) is nn.LeakyReLU:
-        return Activation("leaky_relu", slope=float(module.negative_slope))
+        return Activation(with_number("leaky_relu", float(module.negative_slope)))
+    if type(module) is nn.ELU:
+        return Activation(with_number("elu", float(module.alpha)))
     name = ACTIVATION_MODULES.get(type(module).__name__)
     if name is None or type(module).__module__ != "torch.nn.modules.activation":
         return None
@@ -420,7 +424,7 @@ def recurrent_spec(obj: Any) -> Recurrent:
         if callable(options.get(option)):
             way_out = f"Build the layer with {option} by name, where its function has one."
             raise _refusal(obj, f"its {option} is a function, which has no name elsewhere", way_out)
-        if options.get(option, "tanh") not in ACTIVATIONS:
+        if numbered(options.get(option, "tanh"))[0] not in ACTIVATIONS:
             way_out = f"Train it on with {option}='hard_sigmoid', x/6 + 0.5, which Keras 3 has."
             raise _refusal(obj, f"its {option}={options[option]!r} has no name in Keras 3", way_out)
     return KINDS[name](obj.input_size, obj.hidden_size, **options, dropout=float(obj.input_dropout))

@@ -369,9 +369,7 @@ class Model(nn.Module):
             out = module(value.transpose(1, 2)).transpose(1, 2)
         else:
             out = module(value)
-        if isinstance(spec, Activation) and spec.slope is not None:
-            out = nn.functional.leaky_relu(out, spec.slope)
-        elif isinstance(spec, Dense | Conv1D | Activation):
+        if isinstance(spec, Dense | Conv1D | Activation):
             out = activation(spec.activation, layer.name, "activation").function(out)
         return [out], None if spec.ends_mask else mask
 

@@ -358,10 +358,7 @@ def plain(call: Call) -> list[Array]:
         return [call.value * (call.value != spec.mask_value).any(-1, keepdims=True)]
     if isinstance(spec, Activation):
         with np.errstate(all="ignore"):
-            value = np.asarray(call.value, np.float64)
-            if spec.slope is not None:
-                return [np.where(value > 0, value, spec.slope * value)]
-            return [reference.ACTIVATION_FUNCTIONS[spec.activation](value)]
+            return [reference.activation_function(spec.activation)(np.asarray(call.value, np.float64))]
     if isinstance(spec, Rescale):
         factor, offset = np.asarray(spec.factor), np.asarray(spec.offset)
         return [(call.value + offset) * factor if spec.offset_first else call.value * factor + offset]
@@ -389,7 +386,7 @@ def _operated(spec: Operation, read: Sequence[Array]) -> Array:
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
         made = read[0][(slice(None), *entries)]
     elif name in ACTIVATIONS:
-        made = reference.ACTIVATION_FUNCTIONS[name](np.asarray(read[0], np.float64))
+        made = reference.activation_function(name)(np.asarray(read[0], np.float64))
     elif name in OVER:
         made = getattr(np, name)(read[0], spec.axis, keepdims=spec.keep)
     elif name in ("concatenate", "stack"):

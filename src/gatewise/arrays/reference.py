@@ -27,6 +27,7 @@ from gatewise.core.spec import (
     LayerNorm,
     Recurrent,
     Spec,
+    numbered,
     window,
 )
 from gatewise.errors import ShapeError, SpecError, WeightsError, nearest
@@ -159,6 +160,25 @@ on each element. ``threshold`` and ``glu`` raise ``SpecError``.
 array([0.  , 0.5 , 0.75])
 """
 
+NUMBERED_FUNCTIONS: dict[str, Callable[[Array, float], Array]] = {
+    "leaky_relu": lambda x, slope: np.where(x > 0.0, x, slope * x),
+    "elu": lambda x, bound: np.where(x > 0.0, x, bound * np.expm1(np.minimum(x, 0.0))),
+    "relu": lambda x, bound: np.clip(x, 0.0, bound),
+}
+"""Activations of ``spec.NUMBERED``, with their number."""
+
+
+def activation_function(activation: str) -> Function:
+    """Return what an activation computes.
+
+    >>> activation_function("leaky_relu(0.5)")(np.array([-3.0, 3.0]))
+    array([-1.5,  3. ])
+    """
+    name, number = numbered(activation)
+    if number is None:
+        return ACTIVATION_FUNCTIONS[name]
+    return lambda x: NUMBERED_FUNCTIONS[name](x, number)
+
 
 # ---------------------------------------------------------------------------------------------------- cells
 # In each step x is (B, F), h (B, state), c (B, units), and w holds one layer and direction. W x is written x @ W.T
@@ -183,7 +203,7 @@ def _peephole(w: Weights, gate: str, c: Array) -> Array | float:
 
 def _lstm_step(spec: LSTM, w: Weights, x: Array, state: States, clip: Function) -> States:
     h, c = state
-    gate, act = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
+    gate, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
     Wx_i, Wx_f, Wx_g, Wx_o = _affine(w["kernel"], w["bias"], x)
     Uh_i, Uh_f, Uh_g, Uh_o = _affine(w["recurrent_kernel"], w["recurrent_bias"], h)
 
@@ -202,7 +222,7 @@ def _lstm_step(spec: LSTM, w: Weights, x: Array, state: States, clip: Function) 
 
 def _gru_step(spec: GRU, w: Weights, x: Array, state: States, clip: Function) -> States:
     (h,) = state
-    gate, act = ACTIVATION_FUNCTIONS[spec.recurrent_activation], ACTIVATION_FUNCTIONS[spec.activation]
+    gate, act = activation_function(spec.recurrent_activation), activation_function(spec.activation)
     U, rb = w["recurrent_kernel"], w["recurrent_bias"]
     Wx_r, Wx_z, Wx_n = _affine(w["kernel"], w["bias"], x)
     Uh_r, Uh_z, Uh_n = _affine(U, rb, h)
@@ -216,7 +236,7 @@ def _gru_step(spec: GRU, w: Weights, x: Array, state: States, clip: Function) ->
 
 def _rnn_step(spec: RNN, w: Weights, x: Array, state: States, clip: Function) -> States:
     (h,) = state
-    act = ACTIVATION_FUNCTIONS[spec.activation]
+    act = activation_function(spec.activation)
     (Wx,) = _affine(w["kernel"], w["bias"], x)
     (Uh,) = _affine(w["recurrent_kernel"], w["recurrent_bias"], h)
     return (act(clip(Wx + Uh)),)
@@ -396,7 +416,7 @@ def _run_dense(spec: Dense, weights: Mapping[str, ArrayLike], inputs: ArrayLike)
         "bias": {"units": spec.units},
     }
     w = _fitting_weights(spec, weights, shapes)
-    return Result(ACTIVATION_FUNCTIONS[spec.activation](x @ w["kernel"].T + w["bias"]), ())
+    return Result(activation_function(spec.activation)(x @ w["kernel"].T + w["bias"]), ())
 
 
 def _run_convolution(spec: Conv1D, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:
@@ -419,7 +439,7 @@ def _run_convolution(spec: Conv1D, weights: Mapping[str, ArrayLike], inputs: Arr
         first = place * spec.dilation
         seen = grouped[:, first : first + (steps - 1) * spec.strides + 1 : spec.strides]
         total += np.einsum("btgc,guc->btgu", seen, kernel[..., place]).reshape(total.shape)
-    return Result(ACTIVATION_FUNCTIONS[spec.activation](total + w["bias"]), ())
+    return Result(activation_function(spec.activation)(total + w["bias"]), ())
 
 
 def _run_embedding(spec: Embedding, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:

@@ -5,7 +5,9 @@ A spec says nothing of how the weights are stored: that is a layout's business (
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ ACTIVATIONS = (
     "sparse_plus sparse_sigmoid sparsemax threshold glu"
 ).split()
 """Activations by the name Keras gives them; a spec knows no other."""
+
+NUMBERED = {"leaky_relu": 0.2, "elu": 1.0, "relu": math.inf}
+"""Activation that may have a number, as in ``"elu(0.5)"`` → the one that it has without: the slope below zero, the
+bound below zero, the bound above."""
 
 MERGES = ("concat", "sum", "mul", "ave", None)
 """How the outputs of two directions become one; ``None`` leaves them apart."""
@@ -75,6 +81,34 @@ def _check_choice(owner: str, name: str, value: object, choices: tuple[Any, ...]
         raise SpecError(
             f"{name}={value!r} is unknown.", f"{owner}: {name} is one of {known}.", f"{guess}Use one of these."
         )
+
+
+def _check_activation(owner: str, name: str, value: object) -> None:
+    _check_choice(owner, name, numbered(value)[0] if isinstance(value, str) else value, ACTIVATIONS)
+
+
+def numbered(activation: str) -> tuple[str, float | None]:
+    """Take an activation apart into its name and its number, None where it has none.
+
+    >>> numbered("leaky_relu(0.1)"), numbered("tanh")
+    (('leaky_relu', 0.1), ('tanh', None))
+    """
+    name, bracket, rest = activation.partition("(")
+    if bracket and name in NUMBERED and rest.endswith(")"):
+        with contextlib.suppress(ValueError):
+            return name, float(rest[:-1])
+    return activation, None
+
+
+def with_number(name: str, number: float) -> str:
+    """Return an activation with a number; the inverse of ``numbered``.
+
+    >>> with_number("elu", 0.5), with_number("elu", 1.0), with_number("relu", 6)
+    ('elu(0.5)', 'elu', 'relu6')
+    """
+    if (name, number) == ("relu", 6):
+        return "relu6"
+    return name if number == NUMBERED[name] else f"{name}({float(number)!r})"
 
 
 def _check_rate(owner: str, name: str, value: object) -> None:
@@ -181,7 +215,7 @@ class Recurrent(Spec):
         for name in switches.split():
             _check_flag(owner, name, getattr(self, name))
         _check_choice(owner, "merge", self.merge, MERGES)
-        _check_choice(owner, "activation", self.activation, ACTIVATIONS)
+        _check_activation(owner, "activation", self.activation)
         _check_rate(owner, "dropout", self.dropout)
         _check_rate(owner, "recurrent_dropout", self.recurrent_dropout)
         _check_rate(owner, "dropout_between", self.dropout_between)
@@ -268,7 +302,7 @@ class LSTM(Recurrent):
         if self.projection is not None:
             _check_size("LSTM", "projection", self.projection)
         _check_choice("LSTM", "peepholes", self.peepholes, (False, True, "full"))
-        _check_choice("LSTM", "recurrent_activation", self.recurrent_activation, ACTIVATIONS)
+        _check_activation("LSTM", "recurrent_activation", self.recurrent_activation)
         if self.cell_clip is not None and (
             isinstance(self.cell_clip, bool) or not isinstance(self.cell_clip, int | float) or not self.cell_clip > 0
         ):
@@ -304,7 +338,7 @@ class GRU(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("GRU", "recurrent_activation", self.recurrent_activation, ACTIVATIONS)
+        _check_activation("GRU", "recurrent_activation", self.recurrent_activation)
         _check_choice("GRU", "reset", self.reset, ("after", "before"))
 
 
@@ -339,7 +373,7 @@ class Dense(Spec):
         _check_size("Dense", "features", self.features)
         _check_size("Dense", "units", self.units)
         _check_flag("Dense", "bias", self.bias)
-        _check_choice("Dense", "activation", self.activation, ACTIVATIONS)
+        _check_activation("Dense", "activation", self.activation)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -404,7 +438,7 @@ class Conv1D(Spec):
             _check_size("Conv1D", name, getattr(self, name))
         _check_choice("Conv1D", "padding", self.padding, PADDINGS)
         _check_flag("Conv1D", "bias", self.bias)
-        _check_choice("Conv1D", "activation", self.activation, ACTIVATIONS)
+        _check_activation("Conv1D", "activation", self.activation)
         if self.features % self.groups or self.units % self.groups:
             raise SpecError(
                 f"groups={self.groups} do not divide features={self.features} and units={self.units}.",
@@ -581,22 +615,16 @@ class Rescale(Spec):
 class Activation(Spec):
     """An activation as a layer of its own.
 
-    Args:
-        activation: Which.
-        slope: What ``leaky_relu`` multiplies negative numbers with; None is the 0.2 of the activation by name.
-
-    >>> Activation("relu"), Activation("leaky_relu", slope=0.3)
-    (Activation(activation='relu'), Activation(activation='leaky_relu', slope=0.3))
+    >>> Activation("relu"), Activation("leaky_relu(0.3)")
+    (Activation(activation='relu'), Activation(activation='leaky_relu(0.3)'))
     """
 
     activation: str
-    _: dataclasses.KW_ONLY
-    slope: float | None = None
     cell: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("Activation", "activation", self.activation, ACTIVATIONS)
+        _check_activation("Activation", "activation", self.activation)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
