@@ -7,7 +7,7 @@ from typing import Any
 
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Spec
+from gatewise.core.spec import Activation, Attending, Dense, Dot, Dropout, Embedding, Flip, Merge, Recurrent, Softmax, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS
@@ -89,10 +89,16 @@ def make(
         from gatewise_keras import cells
 
         return cells.Flip(spec.values, spec.mask, **common)
+    if isinstance(spec, Softmax):
+        return keras.layers.Softmax(spec.axis[0] if len(spec.axis) == 1 else list(spec.axis), **common)
+    if isinstance(spec, Dot):
+        return keras.layers.Dot(spec.axes, spec.normalize, **common)
     twin = twin_for(spec)
     if twin is not None:
         layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)
-        if spec.cell:
+        if isinstance(spec, Attending):
+            layer.build([tuple(shape or (None, None, options.get("features")))] * 2)
+        elif spec.cell:
             layer.build(tuple(shape or (None, None, options["features"])))
         return layer
     if isinstance(spec, Dropout):

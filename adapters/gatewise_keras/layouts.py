@@ -146,6 +146,20 @@ CONV_1D = Layout(
     source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
     verified="live",
 )
+ATTENTION = Layout(
+    "keras:Attention",
+    cell="attention",
+    tensors={"scale": "scale:", "concat_score_weight": "concat_score:"},
+    source="keras-team/keras keras/src/layers/attention/attention.py, Attention.build",
+    verified="live",
+)
+ADDITIVE_ATTENTION = Layout(
+    "keras:AdditiveAttention",
+    cell="additive_attention",
+    tensors={"scale": "scale: features"},
+    source="keras-team/keras keras/src/layers/attention/additive_attention.py, AdditiveAttention.build",
+    verified="live",
+)
 
 DEFAULTS = defaults(
     f"{_RNN}/lstm.py, class LSTM, section Args",
@@ -213,7 +227,7 @@ FRAMEWORK = Framework(
     ("keras", "tensorflow"),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D, ATTENTION, ADDITIVE_ATTENTION),
     ),
     DEFAULTS,
     LIMITS,

@@ -20,6 +20,7 @@ from gatewise.core.spec import (
     Masking,
     Operation,
     Recurrent,
+    Softmax,
     Spec,
 )
 from gatewise.errors import UnsupportedModelError
@@ -61,6 +62,10 @@ SAME: dict[str, tuple[str, dict[str, Any]]] = {
 
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
 """The way out of a layer that no description covers."""
+
+
+TOLD = {"causal": "use_causal_mask", "return_scores": "return_attention_scores"}
+"""Option of an attention → the argument that tells it when it is called."""
 
 
 CELLS: dict[str, type[Recurrent]] = {
@@ -176,6 +181,11 @@ def spec_of(layer: Any) -> Spec:
             return Activation(name)
     if type(layer) is keras.layers.LeakyReLU:
         return Activation("leaky_relu", slope=float(layer.negative_slope))
+    if type(layer) is keras.layers.Softmax:
+        axes = tuple(map(int, np.atleast_1d(layer.axis)))
+        if not axes or 0 in axes:
+            raise refusal(layer, "axis", layer.axis, "It shares out the batch.", "Give another axis.")
+        return Softmax(axes)
     if type(layer) is keras.layers.Cropping1D:
         before, behind = layer.cropping
         return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
@@ -222,9 +232,11 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
     options |= {option: value.item() for option, value in options.items() if isinstance(value, np.generic)}
     if "activation" in options:
         options["activation"] = _activation(layer, "activation")
-    if "features" in twin.kind.__dataclass_fields__:
+    if twin.kind.cell:
         _check_built(layer)
+    if "features" in twin.kind.__dataclass_fields__:
         shape = layer._build_shapes_dict["input_shape"]
+        shape = shape[0] if isinstance(shape[0], list | tuple) else shape
         axes = np.atleast_1d(getattr(layer, "axis", -1))
         if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
             why = "It normalises along other axes than the last, which is where features lie in a sequence."
@@ -326,7 +338,7 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    others = "LeakyReLU", "Cropping1D", "RNN", "Bidirectional", "TimeDistributed"
+    others = "LeakyReLU", "Softmax", "Dot", "Cropping1D", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",
