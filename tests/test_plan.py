@@ -25,7 +25,19 @@ from gatewise.arrays.reference import run
 from gatewise.core.layout import CANONICAL, GATES, PARTS, Layout, axis_length, gaps, gates_of, store
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.proof import Reader
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Norm
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    Attention,
+    BatchNorm,
+    Conv1D,
+    Dense,
+    Embedding,
+    LayerNorm,
+    Norm,
+)
 from gatewise.errors import GatewiseError, ImpossiblePlanError, ShapeError, WeightsError
 
 BY_NAME = {label(layout): layout for layout in LAYOUTS}
@@ -610,6 +622,8 @@ STAND_INS = {
     "batchnorm": BatchNorm(3),
     "layernorm": LayerNorm(3),
     "conv1d": Conv1D(3, 5, 4),
+    "attention": Attention(scale=True, score="concat"),
+    "additive_attention": AdditiveAttention(3),
 }
 """The sizes at which a proof traces the very plan that it is given."""
 
@@ -646,6 +660,8 @@ REAL = {
     "batchnorm": BatchNorm(8),
     "layernorm": LayerNorm(8),
     "conv1d": Conv1D(8, 8, 8),
+    "attention": Attention(scale=True, score="concat"),
+    "additive_attention": AdditiveAttention(8),
 }
 
 

@@ -7,7 +7,19 @@ from typing import Any
 
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Activation, Attending, Dense, Dot, Dropout, Embedding, Flip, Merge, Recurrent, Softmax, Spec
+from gatewise.core.spec import (
+    Activation,
+    Attending,
+    Dense,
+    Dot,
+    Dropout,
+    Embedding,
+    Flip,
+    Merge,
+    Recurrent,
+    Softmax,
+    Spec,
+)
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, WEIGHTS

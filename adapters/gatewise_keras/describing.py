@@ -447,8 +447,8 @@ class _Graph(Laying):
             what = "masks that are given by hand"
         elif by_hand and not _is_mask(mask, rank):
             what = "a mask that is no tensor of the model with a number for each step"
-        elif by_hand and isinstance(operation, keras.layers.Softmax) and mask.dtype != "bool":
-            what = f"a mask of {mask.dtype}, which counts where it is above a half"
+        elif isinstance(operation, keras.layers.Softmax) and getattr(mask, "dtype", "bool") != "bool":
+            what = "a mask of numbers, of which those above a half count"
         elif not all(isinstance(source, keras.KerasTensor) for source in sources[: 1 if recurrent else None]):
             what = "a constant"
         elif recurrent and len(sources) > 1:

@@ -19,8 +19,8 @@ from gatewise.core.spec import (
     Recurrent,
     Remask,
     Spec,
-    is_one_cell,
     is_beside,
+    is_one_cell,
     outputs_of,
 )
 from gatewise_keras.reading import (

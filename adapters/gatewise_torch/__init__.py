@@ -1,7 +1,7 @@
 """PyTorch: its layouts, the adapter that runs it, recurrent layers that do what Keras's can, and how Keras trains them.
 
-``LSTM``, ``GRU``, ``RNN``, ``BatchNorm``, ``Attention`` and ``AdditiveAttention``, Keras's Adam ``KerasAdam``, its regularisers ``penalty`` and constraints
-``constrain`` import torch when they are first asked for; nothing else here does.
+``LSTM``, ``GRU``, ``RNN``, ``BatchNorm``, ``Attention`` and ``AdditiveAttention``, Keras's Adam ``KerasAdam``, its
+regularisers ``penalty`` and constraints ``constrain`` import torch when they are first asked for; nothing else does.
 """
 
 from __future__ import annotations
@@ -26,8 +26,15 @@ _HOMES = {
 }
 
 __all__ = [
-    *("GRU", "LSTM", "RNN", "AdditiveAttention", "Attention", "BatchNorm"),
-    *("KerasAdam", "constrain", "penalty"),
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveAttention",
+    "Attention",
+    "BatchNorm",
+    "KerasAdam",
+    "constrain",
+    "penalty",
 ]
 
 

@@ -381,7 +381,7 @@ def attention_spec(obj: Any) -> Attending | None:
     """Return the spec of an attention of ``gatewise_torch``, and of other modules None."""
     from gatewise_torch import attention
 
-    options = {name: getattr(obj, name, None) for name in ("dropout", "causal", "return_scores")}
+    options: dict[str, Any] = {name: getattr(obj, name, None) for name in ("dropout", "causal", "return_scores")}
     if type(obj) is attention.Attention:
         return Attention(score=obj.by, scale=obj.scale is not None, **options)
     if type(obj) is attention.AdditiveAttention:

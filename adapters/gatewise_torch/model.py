@@ -326,9 +326,7 @@ class Model(nn.Module):
                 given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in first]
             values[layer.name], masks[layer.name] = self._run_each(layer, value, mask, given, layer.distributed)
 
-    def _run_on_several(
-        self, layer: Layer, values: Sequence[Tensor], masks: Sequence[Tensor | None]
-    ) -> list[Tensor]:
+    def _run_on_several(self, layer: Layer, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
         """Return what a layer gives that reads several tensors, on each step of some more time axes."""
         axes, shape = layer.distributed, values[0].shape[: 1 + layer.distributed]
         if axes:

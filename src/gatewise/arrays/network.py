@@ -7,6 +7,7 @@ runs one layer wrongly.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -472,8 +473,8 @@ MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
 
 JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {
     "concat": np.concatenate,
-    "sum": lambda parts, _: np.add.reduce(parts),
-    "ave": lambda parts, _: np.add.reduce(parts) / len(parts),
+    "sum": lambda parts, _: functools.reduce(np.add, parts),
+    "ave": lambda parts, _: functools.reduce(np.add, parts) / len(parts),
     "sub": lambda parts, _: parts[0] - parts[1],
 }
 """Word of ``Merge`` → what it does to arrays, where masks play no part."""
@@ -482,9 +483,8 @@ JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {
 def _joined_under_masks(spec: Merge, parts: Sequence[Array], masks: Sequence[Array | None]) -> Array:
     whole = [None if mask is None else np.expand_dims(mask, -1) for mask in masks]
     if spec.merge == "mul":
-        made = np.multiply.reduce(
-            [part if mask is None else np.where(mask, part, 1) for part, mask in zip(parts, whole, strict=True)]
-        )
+        counted = (part if mask is None else np.where(mask, part, 1) for part, mask in zip(parts, whole, strict=True))
+        made = functools.reduce(np.multiply, counted)
         known = [mask for mask in whole if mask is not None]
         return np.asarray(np.where(np.logical_or.reduce(known), made, 0) if len(known) == len(parts) else made)
     join: Callable[..., Array] = np.maximum if spec.merge == "max" else np.minimum

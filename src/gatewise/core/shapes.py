@@ -66,7 +66,10 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
 
 
 def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
-    """Return the one shape of several, which are alike but along the axis on which they are laid end to end."""
+    """Return the one shape of several, which are alike but along the axis on which they are laid end to end.
+
+    Where they are joined number by number, those of length 1 are spread out over the others.
+    """
     axis = layer.axis % len(shapes[0]) if spec.merge == "concat" and layer.axis < len(shapes[0]) else -1
     if spec.merge == "sub" and len(shapes) != 2:
         raise _misfit(layer, shapes[-1], f"It subtracts one from another, and reads {len(shapes)}.", "Give it two.")
@@ -75,7 +78,7 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
         raise _misfit(layer, shapes[0], f"It has no axis {layer.axis}.", "Give an axis that it has.")
     for shape in shapes[1:]:
         if len(shape) != len(made) or any(
-            place != axis and None not in pair and pair[0] != pair[1]
+            place != axis and None not in pair and pair[0] != pair[1] and not (axis < 0 and 1 in pair)
             for place, pair in enumerate(zip(made, shape, strict=True))
         ):
             raise _misfit(layer, shape, f"It reads {shapes[0]}, too.", "Give it tensors of one shape.")
@@ -84,7 +87,7 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
             if place == axis:
                 made[place] = None if here is None or size is None else here + size
             else:
-                made[place] = size if here is None else here
+                made[place] = size if here is None or (axis < 0 and here == 1) else here
     return tuple(made)
 
 
@@ -169,7 +172,8 @@ def _spread(layer: Layer, given: list[list[int | None]]) -> list[int | None]:
     """Return the shape of arrays of several shapes that are spread out over each other."""
     longest = max(map(len, given))
     made: list[int | None] = []
-    for sizes in zip(*([1] * (longest - len(shape)) + shape for shape in given), strict=True):
+    ones: list[int | None] = [1] * longest
+    for sizes in zip(*(ones[len(shape) :] + shape for shape in given), strict=True):
         known = [size for size in sizes if size != 1]
         _check_alike(layer, tuple(given[0]), known)
         made.append(next((size for size in known if size is not None), None) if known else 1)

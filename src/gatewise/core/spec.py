@@ -698,8 +698,9 @@ def _flat(nested: Any) -> list[Any]:
 class Operation(Spec):
     """A function of tensors that is no layer, by NumPy's name for it; no mask goes on from it.
 
-    It makes masks (``not_equal``, ``any``), takes a step of a sequence (``get_item``), joins or multiplies tensors. Of further time
-    axes, on whose steps it runs, nothing is said here: the batch is axis 0, the steps are axis 1.
+    It makes masks (``not_equal``, ``any``), takes a step of a sequence (``get_item``), joins tensors or multiplies them
+    (``matmul``). Of further time axes, on whose steps it runs, nothing is said here: the batch is axis 0, the steps are
+    axis 1.
 
     Args:
         function: Which: one of ``POINTWISE``, ``OVER``, ``ALONG``, an activation, or ``"get_item"``.
