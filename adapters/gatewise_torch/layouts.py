@@ -220,6 +220,9 @@ LIMITS = (
         "theirs",
         "Features second, where layers of Keras have them last.",
     ),
+    Limit(
+        "gatewise_torch.Attention", "alone", "ours", "It reads several sequences; a model that gatewise built has them."
+    ),
     Limit("PackedSequence", "any", "theirs", "Keras takes padded sequences with a mask."),
 )
 
