@@ -384,8 +384,8 @@ SPECS: dict[str, tuple[Spec, ...]] = {
         Conv1D(3, 3, 3, padding="same"),
         Conv1D(1, 1),
     ),
-    "attention": (Attention(scale=True, score="concat"), Attention(), Attention(scale=True), Attention(score="concat")),
-    "additive_attention": (AdditiveAttention(5), AdditiveAttention(1), AdditiveAttention(3, scale=False)),
+    "attention": (Attention(scale=True, score="concat"), Attention(scale=True), Attention(score="concat")),
+    "additive_attention": (AdditiveAttention(5), AdditiveAttention(1)),
 }
 """Layers that between them have every option; features and units differ in most, and are equal or 1 in some."""
 

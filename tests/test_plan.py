@@ -21,7 +21,7 @@ from loopback import LAYOUTS, SPECS, holds, label
 
 import gatewise as gw
 from gatewise.arrays.fingerprint import decode, fingerprint
-from gatewise.arrays.reference import run
+from gatewise.arrays.reference import attend, run
 from gatewise.core.layout import CANONICAL, GATES, PARTS, Layout, axis_length, gaps, gates_of, store
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.proof import Reader
@@ -30,6 +30,7 @@ from gatewise.core.spec import (
     LSTM,
     RNN,
     AdditiveAttention,
+    Attending,
     Attention,
     BatchNorm,
     Conv1D,
@@ -133,6 +134,9 @@ def canonical(layout, spec, arrays):
 
 def outputs(layout, spec, arrays, seed=1):
     rng = np.random.default_rng(seed)
+    if isinstance(spec, Attending):
+        query, value = (rng.normal(size=(2, steps, spec.options().get("features", 3))) for steps in (3, 4))
+        return attend(spec, canonical(layout, spec, arrays), query, value)
     if isinstance(spec, Embedding):
         inputs = np.arange(spec.tokens)
     elif isinstance(spec, Dense | Norm):
