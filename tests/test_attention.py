@@ -288,6 +288,30 @@ def test_on_each_step(keras, torch, kind, causal):
     check(fill(model, rng), [array])
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("name", ["Multiply", "Add", "Average", "Subtract", "Maximum", "Minimum"])
+def test_shares_are_spread_over_features(keras, torch, name, masked):
+    """A merge of (steps, features) with (steps, 1), each with a mask of its own or without."""
+    layers, rng, d = keras.layers, np.random.default_rng(10), {"dtype": "float64"}
+    source, other = keras.Input((STEPS, FEATURES), **d), keras.Input((STEPS, 2), **d)
+    x, y = (layers.Masking(**d)(each) if masked else each for each in (source, other))
+    x, y = layers.GRU(FEATURES, return_sequences=True, **d)(x), layers.LSTM(1, return_sequences=True, **d)(y)
+    made = getattr(layers, name)(**d)([y, x] if name == "Maximum" else [x, y])
+    model = fill(keras.Model([source, other], layers.GRU(2, return_sequences=True, **d)(made)), rng)
+    arrays = [padded(rng, 3, STEPS, FEATURES, "float64"), padded(rng, 3, STEPS, 2, "float64")[::-1].copy()]
+    check(model, arrays)
+
+
+def test_in_files(keras, torch, tmp_path):
+    """A model goes through files of both frameworks; weights that are one number keep having no axis."""
+    model = attending(keras, keras.layers.Attention(use_scale=True, score_mode="concat"), "float32", masks="qv")
+    expected = outputs(model, read_by("float32"))
+    gw.save(model, tmp_path / "m.keras")
+    gw.save(gw.load(tmp_path / "m.keras", to="torch"), tmp_path / "m.safetensors")
+    for to in ("torch", "keras"):
+        assert distance(expected, outputs(gw.load(tmp_path / "m.safetensors", to=to), read_by("float32"))) < 1e-5
+
+
 def test_used_twice(keras, torch):
     """One attention, told something else at each use, has its weights once."""
     layers, d = keras.layers, {"dtype": "float64"}
@@ -351,6 +375,8 @@ REFUSED = {
     ),
     "training": (lambda k, x: k.layers.Attention()([x, x], training=True), "training"),
     "one step": (lambda k, x: k.layers.Attention()([x[:, None], x[:, None]]), "inputs"),
+    "code of its own": (lambda k, x: type("Mine", (k.layers.Attention,), {})()([x, x]), "is a Mine"),
+    "many heads": (lambda k, x: k.layers.MultiHeadAttention(2, 3)(x, x), "MultiHeadAttention"),
     "a mask of other axes": (lambda k, x: k.layers.Attention()([x, x], mask=[x > 0, None]), "mask"),
 }
 

@@ -881,17 +881,18 @@ def softmax_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for layer in network.layers:
         spec, features = layer.spec, True
-        place = 0
+        read = 0
         if isinstance(spec, Attention) and spec.score == "dot" and len(layer.inputs) == 3:
-            place, features = 2, False
+            read, features = 2, False
         elif isinstance(spec, Softmax) or (isinstance(spec, Operation) and spec.function == "softmax"):
             # One bias for each feature goes off where each feature is shared out by itself.
             features = not spec.axis or any(axis in (-1, len(_read(network, layer)) - 1) for axis in spec.axis)
         elif not (isinstance(spec, Activation) and spec.activation == "softmax"):
             continue
-        front = network[source_of(layer.inputs[place])[0]]
+        front = network[source_of(layer.inputs[read])[0]]
         while uses[front.owner] == readers[front.name] == 1 and (place := _passed(front.spec)) is not None:
-            features, front = features or _reshapes(front.spec), network[source_of(front.inputs[place])[0]]
+            features = features or _reshapes(front.spec)
+            front = network[source_of(front.inputs[place])[0]]
         dense = front.spec
         alone = uses[front.owner] == readers[front.name] == 1 and isinstance(dense, Dense)
         options = dense.options()
