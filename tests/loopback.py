@@ -10,7 +10,19 @@ import functools
 import itertools
 
 from gatewise.core.layout import Framework, Layout, gaps, store
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Spec
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    Attention,
+    BatchNorm,
+    Conv1D,
+    Dense,
+    Embedding,
+    LayerNorm,
+    Spec,
+)
 from gatewise.errors import UnsupportedSpecError
 from gatewise.registry import frameworks
 
@@ -300,6 +312,8 @@ OTHER_LAYOUTS = (
         tensors={"w": "bias + kernel: (1 + channels width) units"},
         **_INVENTED,
     ),
+    Layout("loopback:Look", cell="attention", tensors={"w": "concat_score + scale: (1 + 1)"}, **_INVENTED),
+    Layout("loopback:Add", cell="additive_attention", tensors={"w": "scale: 1 features"}, **_INVENTED),
     Layout("loopback:Table", cell="embedding", tensors={"rows": "table: (units tokens) 1"}, **_INVENTED),
 )
 
@@ -370,6 +384,8 @@ SPECS: dict[str, tuple[Spec, ...]] = {
         Conv1D(3, 3, 3, padding="same"),
         Conv1D(1, 1),
     ),
+    "attention": (Attention(scale=True, score="concat"), Attention(scale=True), Attention(score="concat")),
+    "additive_attention": (AdditiveAttention(5), AdditiveAttention(1)),
 }
 """Layers that between them have every option; features and units differ in most, and are equal or 1 in some."""
 

@@ -39,6 +39,10 @@ def operations(keras):
         function = getattr(ops, name)
         one[name] = lambda x, t, m, function=function: x - function(x, axis=1, keepdims=True)
         one[f"{name} of all"] = lambda x, t, m, function=function: x + function(x, (1, 2))[:, None, None]
+    one |= {name: (lambda x, t, m, name=name: getattr(ops, name)(x + 1, axis=1)) for name in ("cumsum", "cumprod")}
+    for name in ("argmax", "argmin"):
+        function = getattr(ops, name)
+        one[name] = lambda x, t, m, function=function: x - ops.cast(function(x, 1, keepdims=True), x.dtype)
     one |= {name: (lambda x, t, m, name=name: keras.activations.get(name)(x)) for name in ALPHABET}
     return one | {
         "number first": lambda x, t, m: 1 - x / 3 + 2.5 * x,
@@ -69,6 +73,7 @@ def operations(keras):
         "steps": lambda x, t, m: x[:, 1:],
         "every other, from the end": lambda x, t, m: x[:, ::-2],
         "a feature": lambda x, t, m: x[..., 0][:, :, None] * x,
+        "matmul": lambda x, t, m: ops.matmul(ops.matmul(x, ops.transpose(x, (0, 2, 1))), x),
         "an array": lambda x, t, m: x * np.linspace(0.5, 1.5, FEATURES),
         "an array of steps": lambda x, t, m: x * ops.cast(ops.less(lengths, t[:, :1]), x.dtype)[..., None],
     }
@@ -83,6 +88,7 @@ NAMES = (
     *("number first", "power", "clip", "where", "isnan", "isinf", "isfinite", "logical", "logical_xor", "any", "all"),
     *("cast", "cast of booleans", "bool", "expand and squeeze", "flip", "concatenate", "concatenate features", "stack"),
     *("several axes", "where of numbers", "whole numbers", "of whole numbers", "of booleans"),
+    *("cumsum", "cumprod", "argmax", "argmin", "matmul"),
     *("a step", "steps", "every other, from the end", "a feature", "an array", "an array of steps"),
 )
 
@@ -263,7 +269,7 @@ def test_names_with_colons(keras, torch):
 def refused(keras, name, x):
     ops = keras.ops
     return {
-        "matmul": lambda: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+        "einsum": lambda: ops.einsum("bij,bkj->bik", x, x),
         "the batch": lambda: ops.sum(x, axis=0),
         "everything": lambda: x - ops.max(x),
         "the batch turned": lambda: ops.flip(x, 0),
@@ -274,15 +280,15 @@ def refused(keras, name, x):
         "a variable": lambda: x * keras.Variable(2.0),
         "no bound": lambda: keras.ops.clip(x, None, 1.0),
         "over the batch": lambda: ops.reshape(x, (-1, FEATURES)),
-        "softmax along time": lambda: ops.softmax(x, axis=1),
+        "softmax along the batch": lambda: ops.softmax(x, axis=0),
     }[name]()
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("matmul", "the batch", "everything", "the batch turned", "an array a sequence", "approximate"),
-        *("a variable", "initial", "rounded", "no bound", "over the batch", "softmax along time"),
+        *("einsum", "the batch", "everything", "the batch turned", "an array a sequence", "approximate"),
+        *("a variable", "initial", "rounded", "no bound", "over the batch", "softmax along the batch"),
     ],
 )
 def test_refused_by_name(keras, name):

@@ -21,11 +21,24 @@ from loopback import LAYOUTS, SPECS, holds, label
 
 import gatewise as gw
 from gatewise.arrays.fingerprint import decode, fingerprint
-from gatewise.arrays.reference import run
+from gatewise.arrays.reference import attend, run
 from gatewise.core.layout import CANONICAL, GATES, PARTS, Layout, axis_length, gaps, gates_of, store
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.proof import Reader
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Norm
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    Attending,
+    Attention,
+    BatchNorm,
+    Conv1D,
+    Dense,
+    Embedding,
+    LayerNorm,
+    Norm,
+)
 from gatewise.errors import GatewiseError, ImpossiblePlanError, ShapeError, WeightsError
 
 BY_NAME = {label(layout): layout for layout in LAYOUTS}
@@ -121,6 +134,9 @@ def canonical(layout, spec, arrays):
 
 def outputs(layout, spec, arrays, seed=1):
     rng = np.random.default_rng(seed)
+    if isinstance(spec, Attending):
+        query, value = (rng.normal(size=(2, steps, spec.options().get("features", 3))) for steps in (3, 4))
+        return attend(spec, canonical(layout, spec, arrays), query, value)
     if isinstance(spec, Embedding):
         inputs = np.arange(spec.tokens)
     elif isinstance(spec, Dense | Norm):
@@ -610,6 +626,8 @@ STAND_INS = {
     "batchnorm": BatchNorm(3),
     "layernorm": LayerNorm(3),
     "conv1d": Conv1D(3, 5, 4),
+    "attention": Attention(scale=True, score="concat"),
+    "additive_attention": AdditiveAttention(3),
 }
 """The sizes at which a proof traces the very plan that it is given."""
 
@@ -646,6 +664,8 @@ REAL = {
     "batchnorm": BatchNorm(8),
     "layernorm": LayerNorm(8),
     "conv1d": Conv1D(8, 8, 8),
+    "attention": Attention(scale=True, score="concat"),
+    "additive_attention": AdditiveAttention(8),
 }
 
 

@@ -9,13 +9,25 @@ from typing import Any
 import numpy as np
 
 from gatewise.core.network import Layer, Network, Rule, source_of
-from gatewise.core.spec import RUN, Constant, Input, Merge, Operation, Recurrent, Remask, Spec, outputs_of
+from gatewise.core.spec import (
+    RUN,
+    Attending,
+    Constant,
+    Dot,
+    Input,
+    Merge,
+    Operation,
+    Recurrent,
+    Remask,
+    Spec,
+    outputs_of,
+)
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import executed
 from gatewise_keras.laying import needs_model
 from gatewise_keras.operations import operated
-from gatewise_keras.reading import state_count
+from gatewise_keras.reading import TOLD, state_count
 
 
 def assemble(
@@ -110,6 +122,8 @@ class _Assembly:
         if isinstance(spec, Merge):
             own = spec.axis if spec.axis < 0 else layer.axis - axes
             return [_joined(layer, dataclasses.replace(spec, axis=own), [source, *first], dtype)]
+        if isinstance(spec, Dot | Attending):
+            return self._on_several(layer, [source, *first])
         if isinstance(spec, Remask):
             return [source]  # TimeDistributed hands on the mask that came to it
         if layer.resumes:
@@ -130,12 +144,26 @@ class _Assembly:
         _regularise_some(outputs, layer, dtype)
         return outputs
 
+    def _on_several(self, layer: Layer, read: list[Any]) -> list[Any]:
+        """Add a layer that reads several tensors, and what it is told when it is called."""
+        import keras
+
+        native = self.made[layer.name] = self._native(layer, read[0], layer.distributed)
+        _regularise(native, layer.rules)
+        options = layer.spec.options()
+        told = {argument: True for option, argument in TOLD.items() if options.get(option)}
+        outputs: list[Any] = keras.tree.flatten(native(read, **told))
+        _regularise_some(outputs, layer, self.dtype)
+        return outputs
+
     def _native(self, layer: Layer, source: Any, axes: int) -> Any:
         """Return the Keras layer that runs a layer on a tensor, or on none: one of its own, or the one it shares."""
         if layer.resumes:
             return self.made[layer.resumes]
         if layer.shares:
             native, stateful = self.made[layer.shares], layer.spec.options().get("stateful")
+            if isinstance(layer.spec, Attending):
+                return native  # Its uses differ in what they are told.
             if stateful or layer.spec != self.network[layer.shares].spec:
                 return _same_cell(native, layer, self.dtype)
             return native

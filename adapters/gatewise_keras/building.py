@@ -9,7 +9,21 @@ import numpy as np
 
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import Activation, Dense, Dropout, Embedding, Flip, Merge, Recurrent, Rescale, Spec, numbered
+from gatewise.core.spec import (
+    Activation,
+    Attending,
+    Dense,
+    Dot,
+    Dropout,
+    Embedding,
+    Flip,
+    Merge,
+    Recurrent,
+    Rescale,
+    Softmax,
+    Spec,
+    numbered,
+)
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, NUMBERS, SAME, WEIGHTS
@@ -98,10 +112,16 @@ def make(
             return keras.layers.Rescaling(factor, offset, **common)
         along = -1 if factor.ndim or offset.ndim else None
         return keras.layers.Normalization(along, mean=-offset, variance=1 / np.square(factor), **common)
+    if isinstance(spec, Softmax):
+        return keras.layers.Softmax(spec.axis[0] if len(spec.axis) == 1 else list(spec.axis), **common)
+    if isinstance(spec, Dot):
+        return keras.layers.Dot(spec.axes, spec.normalize, **common)
     twin = twin_for(spec)
     if twin is not None:
         layer = getattr(keras.layers, twin)(**with_activations(arguments_for(spec), dtype), **common)
-        if spec.cell:
+        if isinstance(spec, Attending):
+            layer.build([tuple(shape or (None, None, options.get("features")))] * 2)
+        elif spec.cell:
             layer.build(tuple(shape or (None, None, options["features"])))
         return layer
     if isinstance(spec, Dropout):

@@ -13,24 +13,30 @@ import numpy as np
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     FUNCTIONS,
+    Attending,
     Constant,
     Dense,
+    Dot,
     Embedding,
     Flip,
     Input,
     Masking,
     Merge,
     Norm,
+    Operation,
     Recurrent,
+    Softmax,
     Spec,
+    outputs_of,
 )
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.laying import Laying, laid, parts, specs_of
-from gatewise_keras.operations import operation_of
+from gatewise_keras.operations import ORDERS, operation_of
 from gatewise_keras.reading import (
     GENERAL,
     HALVES,
     JOINS,
+    TOLD,
     all_rules,
     cell_spec,
     is_cell,
@@ -38,6 +44,7 @@ from gatewise_keras.reading import (
     kind_of,
     refusal,
     rules,
+    spec_of,
     state_count,
 )
 
@@ -64,6 +71,13 @@ def describe(obj: Any) -> Network:
             return _cell_network(obj)
         laying = laid(obj)
         first = next((layer for layer in laying.layers if layer.spec.cell), laying.layers[0])
+        if isinstance(first.spec, Attending):
+            why = "It reads several sequences, and a layer alone has one input."
+            raise UnsupportedModelError(
+                f"Layer {obj.name!r} ({type(obj).__name__}) cannot be read alone.",
+                why,
+                "Port keras.Model([query, value], layer([query, value])).",
+            )
         stateful = isinstance(first.spec, Recurrent) and first.spec.stateful
         batch = _batch_of(next(iter(laying.natives.values()))) if stateful else None
         source = alone(first.spec, obj.name, batch=batch).layers[0]
@@ -236,6 +250,9 @@ class _Graph(Laying):
             read = [self.visit(source, scope) for source in operation._inbound_nodes[node].arguments.args[0]]
             scope[use] = read[:1]
             return read[0]
+        if _is_attention(operation):
+            scope[use] = self.attend(operation, operation._inbound_nodes[node].arguments, scope)
+            return str(scope[use][index])
         sources, states, place = self.read(operation, operation._inbound_nodes[node].arguments)
         reads = [self.visit(source, scope) for source in sources]
         first = [
@@ -243,6 +260,8 @@ class _Graph(Laying):
             for state in states
         ]
         if "mask" in place:
+            if isinstance(operation, keras.layers.Softmax):
+                self._check_mask_of(operation, tensor, len(place["mask"].shape))
             place["mask"] = self.visit(place["mask"], scope)
             if isinstance(operation, keras.Model | keras.layers.TimeDistributed):
                 if isinstance(operation, keras.Model) and _is_read_elsewhere(self._running, sources[0]):
@@ -259,6 +278,56 @@ class _Graph(Laying):
             scope[use] = self.put(operation, name, reads, first, sources, place)
         return str(scope[use][index])
 
+    def attend(self, operation: Any, arguments: Any, scope: _Scope) -> list[str]:
+        """Add an attention; a mask that it is given by hand goes on what it belongs to. Return all that it gives."""
+        import keras
+
+        sources, *rest = arguments.args
+        told = dict(zip(CALLED, rest, strict=False)) | arguments.kwargs
+        if told.get("training") is not None:
+            raise refusal(operation, "training", told["training"], "It is so at every call.", "Leave it to the call.")
+        if not all(isinstance(each, keras.KerasTensor) and len(each.shape) == 3 for each in sources):
+            shapes = [tuple(getattr(each, "shape", ())) for each in sources]
+            why = "Query, value and key are tensors of the model with 3 axes, (batch, timesteps, features)."
+            raise refusal(operation, "inputs", shapes, why, "One step is a sequence, too: give it that axis.")
+        reads = [self.visit(source, scope) for source in sources]
+        axes = {"distributed": len(self._axes)} if self._axes else {}
+        automatic = [getattr(source, "_keras_mask", None) for source in sources]
+        masks = told.get("mask") if told.get("mask") is not None else automatic
+        for place, (mask, known) in enumerate(zip(masks[:2], automatic, strict=False)):
+            if _is_same(mask, known):
+                continue
+            if mask is None:  # The mask of what it reads is not followed.
+                there = self.free(f"{operation.name}_unmasked")
+                reads[place] = self.add(there, Operation("multiply", (None, 1)), reads[place : place + 1], **axes)
+            elif _is_mask(mask, 2):
+                there, by = self.free(f"{operation.name}_masked"), self.visit(mask, scope)
+                same = Flip(values=False, mask=False)
+                reads[place] = self.add(there, same, reads[place : place + 1], mask=by, **axes)
+            else:
+                why = "Such a mask is a tensor of the model with a number for each step, or None."
+                raise refusal(operation, "mask", "by hand", why, "Give [query_mask, value_mask].")
+        spec = spec_of(operation).replace(**{option: bool(told.get(name)) for option, name in TOLD.items()})
+        name = self.add(self.free(operation.name, own=id(operation) in self._own), spec, reads, operation, **axes)
+        outputs = [f"{name}:{number}" if number else name for number in range(len(outputs_of(spec)))]
+        if operation.activity_regularizer is not None:
+            self.penalise(operation, outputs)
+        return outputs
+
+    def _check_mask_of(self, operation: Any, tensor: Any, axes: int) -> None:
+        """Refuse a mask of a softmax that is no mask of steps where it goes on to a layer that would follow it."""
+        import keras
+
+        readers = [
+            node.operation
+            for node in executed(self._running)
+            if any(each is tensor for each in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+        ]
+        follow = [each.name for each in readers if getattr(each, "supports_masking", False) and not _is_dot(each)]
+        if axes > 2 and follow:
+            why = f"Keras hands it on to {follow[0]!r}, which takes a mask to have an entry for each step."
+            raise refusal(operation, "mask", f"of {axes} axes", why, "Go on with keras.ops or Dot, or x * 1.")
+
     def operate(self, operation: Any, arguments: Sequence[Any], scope: _Scope) -> str:
         """Add what one operation of ``keras.ops`` is; return it as a reference."""
         import keras
@@ -268,7 +337,7 @@ class _Graph(Laying):
             kind = type(operation).__name__
             raise UnsupportedModelError(
                 f"The operation {operation.name!r} ({kind}) is not supported, or not as it is.",
-                f"Those of keras.ops that are: {', '.join(FUNCTIONS)}; none of them along the batch.",
+                f"Those of keras.ops that are: {', '.join((*FUNCTIONS, *ORDERS))}; none of them along the batch.",
                 "Do it with layers, or around the port; a mask may be an Input of dtype='bool'.",
             )
         tensors = [each for each in keras.tree.flatten(list(arguments)) if isinstance(each, keras.KerasTensor)]
@@ -306,6 +375,11 @@ class _Graph(Laying):
             if operation.activity_regularizer is not None:
                 self.penalise(operation, merged)
             return merged
+        if _is_dot(operation):
+            dotted = [self.add(name, _dot_of(operation, [len(source.shape) for source in sources]), reads, **place)]
+            if operation.activity_regularizer is not None:
+                self.penalise(operation, dotted)
+            return dotted
         self._shape = sources[0].shape
         before = len(self.layers)
         outputs = self.lay(operation, name, reads[0], states, **place)
@@ -314,6 +388,10 @@ class _Graph(Laying):
             if there.spec.options().get("stateful") and None in steps:
                 why = "Its states go on from one outer step to the next, and Keras runs a number not known at once."
                 raise refusal(operation, "stateful", True, why, "Give the Input the number of outer steps.")
+            rank = len(sources[0].shape) - there.distributed + len(self._axes)
+            if isinstance(there.spec, Softmax) and any(axis % rank == 0 for axis in there.spec.axis):
+                why = "It shares out the batch."
+                raise refusal(operation, "axis", list(there.spec.axis), why, "Give another axis.")
         return outputs
 
     def _distribute(self, layer: Any, name: str, above: str, **place: Any) -> list[str]:
@@ -359,14 +437,18 @@ class _Graph(Laying):
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
         sources: list[Any] = keras.tree.flatten(arguments.args) + first
         recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
-        several = isinstance(operation, keras.Model) or _is_join(operation)
+        several = isinstance(operation, keras.Model) or _is_join(operation) or _is_dot(operation)
         by_hand = mask is not None and not _is_same(mask, automatic)
         what = ""
         rank = 2 if recurrent or not sources else len(sources[0].shape) - 1
+        if isinstance(operation, keras.layers.Softmax):
+            rank += 1
         if by_hand and (several and len(sources) > 1):
             what = "masks that are given by hand"
         elif by_hand and not _is_mask(mask, rank):
             what = "a mask that is no tensor of the model with a number for each step"
+        elif isinstance(operation, keras.layers.Softmax) and getattr(mask, "dtype", "bool") != "bool":
+            what = "a mask of numbers, of which those above a half count"
         elif not all(isinstance(source, keras.KerasTensor) for source in sources[: 1 if recurrent else None]):
             what = "a constant"
         elif recurrent and len(sources) > 1:
@@ -472,6 +554,29 @@ def _is_join(layer: Any) -> bool:
 
     known = type(layer).__name__ in JOINS.values() and isinstance(layer, keras.layers.Layer)
     return known or is_ours(layer, "Product")
+
+
+CALLED = ("mask", "training", "return_attention_scores", "use_causal_mask")
+"""Arguments of a call of an attention behind what it reads."""
+
+
+def _is_attention(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.Attention)
+
+
+def _is_dot(layer: Any) -> bool:
+    import keras
+
+    return type(layer) is keras.layers.Dot
+
+
+def _dot_of(layer: Any, ranks: Sequence[int]) -> Dot:
+    """Return the spec of a dot product of two tensors, of so many axes each."""
+    axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
+    one, other = (int(axis) % rank for axis, rank in zip(axes, ranks, strict=True))
+    return Dot((one, other), normalize=bool(layer.normalize))
 
 
 def _merge_of(layer: Any, rank: int) -> Merge:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from gatewise.core.network import Layer, source_of
 from gatewise.core.spec import (
     Activation,
+    Attending,
+    Dot,
     Dropout,
     Flip,
     Merge,
@@ -17,8 +19,8 @@ from gatewise.core.spec import (
     Recurrent,
     Remask,
     Spec,
+    is_beside,
     is_one_cell,
-    is_state,
     outputs_of,
 )
 from gatewise_keras.reading import (
@@ -105,7 +107,7 @@ class Laying:
         """Say whether a mask goes with what a reference names."""
         name, number = source_of(reference)
         there = self.layers.get(name)
-        return self._carries.get(name, False) and not (there is not None and is_state(there.spec, number))
+        return self._carries.get(name, False) and not (there is not None and is_beside(there.spec, number))
 
     def add(self, name: str, spec: Spec, reads: Sequence[str], native: Any = None, **place: Any) -> str:
         """Add one layer; return its name."""
@@ -263,7 +265,7 @@ def _all_of(name: str, spec: Spec) -> list[str]:
 def needs_model(layer: Layer) -> bool:
     """Say whether a layer is none of Keras's, reads its first states, or gives several things."""
     started = isinstance(layer.spec, Recurrent) and len(layer.inputs) > 1
-    return started or isinstance(layer.spec, Operation) or len(outputs_of(layer.spec)) > 1
+    return started or isinstance(layer.spec, Operation | Dot | Attending) or len(outputs_of(layer.spec)) > 1
 
 
 def _changes_mask(layer: Layer) -> bool:

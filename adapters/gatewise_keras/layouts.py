@@ -146,6 +146,20 @@ CONV_1D = Layout(
     source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
     verified="live",
 )
+ATTENTION = Layout(
+    "keras:Attention",
+    cell="attention",
+    tensors={"scale": "scale:", "concat_score_weight": "concat_score:"},
+    source="keras-team/keras keras/src/layers/attention/attention.py, Attention.build",
+    verified="live",
+)
+ADDITIVE_ATTENTION = Layout(
+    "keras:AdditiveAttention",
+    cell="additive_attention",
+    tensors={"scale": "scale: features"},
+    source="keras-team/keras keras/src/layers/attention/additive_attention.py, AdditiveAttention.build",
+    verified="live",
+)
 
 DEFAULTS = defaults(
     f"{_RNN}/lstm.py, class LSTM, section Args",
@@ -168,7 +182,7 @@ DEFAULTS = defaults(
 LIMITS = (
     Limit(
         "a layer",
-        "Conv2D, ConvLSTM, attention, other normalisations, …",
+        "Conv2D, ConvLSTM, MultiHeadAttention, other normalisations, …",
         "ours",
         "Beyond recurrent models: counted and explained, and not ported.",
     ),
@@ -188,7 +202,12 @@ LIMITS = (
     Limit("stateful", "of a batch size not known", "theirs", "Keras makes the states for one batch size."),
     Limit("initial_state", "a constant, batch not known", "theirs", "It fits one size of the batch."),
     Limit("mask", "made by a Lambda or a function of your own", "impossible", "Its code cannot be read."),
-    Limit("keras.ops", "along the batch; matmul, cumsum, argmax, …", "ours", "Beyond recurrent layers."),
+    Limit("keras.ops", "along the batch; einsum, sort, …", "ours", "Beyond recurrent layers."),
+    Limit("keras.ops.matmul", "of tensors of unlike ranks", "ours", "The batch of one would be an axis of the other."),
+    Limit("Attention", "alone, or of other than 3 axes", "ours", "It reads several sequences; a model has them."),
+    Limit("training", "told to an Attention in a model", "ours", "A port is told at each call."),
+    Limit("mask", "of numbers, told to a Softmax", "ours", "It counts above a half, any other mask where it is not 0."),
+    Limit("mask", "of a Softmax, of 3 axes, that a layer follows", "ours", "Other layers take an entry for each step."),
     Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
     Limit("implementation", "1, in a file", "theirs", "Keras does not write it, nor copy it into Bidirectional."),
     Limit(
@@ -213,7 +232,7 @@ FRAMEWORK = Framework(
     ("keras", "tensorflow"),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D, ATTENTION, ADDITIVE_ATTENTION),
     ),
     DEFAULTS,
     LIMITS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Activation, Operation, Reshape
+from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Activation, Operation, Permute, Reshape
 
 SYNONYMS = {"TrueDivide": "divide", "Amax": "max", "Amin": "min", "ReLU": "relu"}
 """Class of an operation → NumPy's name, where that is not the name of the class."""
@@ -34,7 +34,11 @@ TYPES = {"bool": "bool", "int32": "int", "int64": "int", "float32": "float", "fl
 """Type of Keras's → the function that makes it."""
 
 
-def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshape | Activation | None:
+ORDERS = ("transpose", "swapaxes", "moveaxis")
+"""Operations that put axes into another order."""
+
+
+def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshape | Permute | Activation | None:
     """Return what an operation of ``keras.ops`` is, called on some arguments; None where it is not known."""
     import keras
 
@@ -49,8 +53,11 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
             # What has the type already comes out as it is, with the mask that Keras keeps with it when it runs.
             return Activation("linear")
         name = _cast_to(options.pop("dtype"), first)
-    if not type(operation).__module__.startswith("keras.") or name not in (*FUNCTIONS, "reshape"):
+    if not type(operation).__module__.startswith("keras.") or name not in (*FUNCTIONS, *ORDERS, "reshape"):
         return None
+    if name in ORDERS:
+        order = _order(options, len(first.shape))
+        return Permute(tuple(order[1:])) if order[0] == 0 and len(order) > 1 else None
     if name == "reshape":
         shape, whole = options["newshape"], first.shape[1:]
         known = shape[0] == -1 and None not in whole and math.prod(shape[1:]) == math.prod(whole)
@@ -62,8 +69,11 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
         key = _key(arguments[1], len(first.shape))
         return None if key is None else Operation(name, key=key)
     if name in ACTIVATIONS:
-        return Operation(name) if axis in ((), -1) else None
+        axes = _axes(-1 if axis == () else axis, len(first.shape))
+        return Operation(name, axis=() if axes == (len(first.shape) - 1,) else axes) if len(axes) == 1 else None
     if axis != () or name in OVER:
+        if name in ONE_AXIS and not isinstance(axis, int):
+            return None
         added = len(np.atleast_1d(axis)) if name in ("expand_dims", "stack") else 0
         axes = _axes(axis, len(first.shape) + added)
         return Operation(name, axis=axes, keep=keep) if axes else None
@@ -73,9 +83,33 @@ def operation_of(operation: Any, arguments: Sequence[Any]) -> Operation | Reshap
     if not types <= {*TYPES, "float16", "bfloat16"}:  # short whole numbers go round, where torch's and ours may not
         return None
     given = [each for each in (*arguments, *bounds) if not isinstance(each, keras.KerasTensor)]
+    if name == "matmul":
+        # A matrix for each sequence: of tensors of another rank one would lie along the batch of the other.
+        ranks = [len(each.shape) for each in arguments if isinstance(each, keras.KerasTensor)]
+        stacks = min(ranks) > 2 or (len(ranks) == 1 and isinstance(arguments[0], keras.KerasTensor))
+        if len(set(ranks)) > 1 or not stacks or any(np.ndim(each) > 2 for each in given):
+            return None
     if not all(_is_number(each) and _fits_any_batch(each, rank) for each in given):
         return None
     return Operation(name, tuple(operands) if any(each is not None for each in operands) else ())
+
+
+ONE_AXIS = ("argmax", "argmin", "cumsum", "cumprod")
+"""Operations along one axis; along none they count through the batch."""
+
+
+def _order(options: Mapping[str, Any], rank: int) -> list[int]:
+    """Return which axis comes first, which then, the batch being 0."""
+    places = list(range(rank))
+    if "axes" in options:
+        return [axis % rank for axis in options["axes"]] if options["axes"] is not None else places[::-1]
+    if "axis1" in options:
+        one, other = options["axis1"] % rank, options["axis2"] % rank
+        places[one], places[other] = other, one
+        return places
+    moved = {to % rank: axis % rank for axis, to in zip(options["source"], options["destination"], strict=True)}
+    rest = iter([axis for axis in places if axis not in moved.values()])
+    return [moved[place] if place in moved else next(rest) for place in places]
 
 
 def _cast_to(dtype: Any, tensor: Any) -> str:
@@ -156,7 +190,7 @@ def operated(spec: Operation, read: Sequence[Any], dtype: str) -> Any:
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
         return first[(slice(None), *entries)]
     if name in ACTIVATIONS:
-        return keras.activations.get(name)(first)
+        return keras.activations.get(name)(first, **({"axis": spec.axis[0]} if spec.axis else {}))
     function: Any = getattr(keras.ops, name, None)
     if name in OVER:
         return function(first, axis=spec.axis if len(spec.axis) > 1 else spec.axis[0], keepdims=spec.keep)

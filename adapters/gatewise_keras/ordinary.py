@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gatewise.core.spec import (
+    AdditiveAttention,
+    Attention,
     BatchNorm,
     Conv1D,
     Dropout,
@@ -51,6 +53,7 @@ _CONV = {
     "bias": "use_bias",
     "activation": "activation",
 }
+_ATTENTION = {"scale": "use_scale", "dropout": "dropout"}
 _WINDOW = {"size": "pool_size", "strides": "strides", "padding": "padding"}
 _LAST = {"data_format": "channels_last"}
 
@@ -58,6 +61,8 @@ TWINS: dict[str, Twin] = {
     "BatchNormalization": Twin(BatchNorm, _NORM | {"momentum": "momentum"}, only={"renorm": False}),
     "LayerNormalization": Twin(LayerNorm, _NORM, only={"rms_scaling": False}),
     "Conv1D": Twin(Conv1D, _CONV, only=_LAST),
+    "Attention": Twin(Attention, _ATTENTION | {"score": "score_mode"}),
+    "AdditiveAttention": Twin(AdditiveAttention, _ATTENTION),
     "GlobalMaxPooling1D": Twin(Pool, {"keep": "keepdims"}, {"pool": "max", "size": None}, _LAST),
     "GlobalAveragePooling1D": Twin(Pool, {"keep": "keepdims"}, {"pool": "mean", "size": None}, _LAST),
     "MaxPooling1D": Twin(Pool, _WINDOW, {"pool": "max"}, _LAST),

@@ -22,6 +22,7 @@ from gatewise.core.spec import (
     Operation,
     Recurrent,
     Rescale,
+    Softmax,
     Spec,
     with_number,
 )
@@ -72,6 +73,10 @@ ALIKE = "relu relu6 tanh sigmoid softmax log_softmax elu selu softplus softsign 
 
 OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
 """The way out of a layer that no description covers."""
+
+
+TOLD = {"causal": "use_causal_mask", "return_scores": "return_attention_scores"}
+"""Option of an attention → the argument that tells it when it is called."""
 
 
 CELLS: dict[str, type[Recurrent]] = {
@@ -182,6 +187,11 @@ def spec_of(layer: Any) -> Spec:
         return Flip(layer.values, layer.mask)
     if _is_activation(layer):
         return Activation(_activation_of(layer, layer, ""))
+    if type(layer) is keras.layers.Softmax:
+        axes = tuple(map(int, np.atleast_1d(layer.axis)))
+        if not axes or 0 in axes:
+            raise refusal(layer, "axis", layer.axis, "It shares out the batch.", "Give another axis.")
+        return Softmax(axes)
     if type(layer) is keras.layers.Cropping1D:
         before, behind = layer.cropping
         return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
@@ -234,9 +244,11 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
             options[option] = _constants(layer, twin.arguments[option], constants)
     if "activation" in options:
         options["activation"] = _activation(layer, "activation")
-    if "features" in twin.kind.__dataclass_fields__:
+    if twin.kind.cell:
         _check_built(layer)
+    if "features" in twin.kind.__dataclass_fields__:
         shape = layer._build_shapes_dict["input_shape"]
+        shape = shape[0] if isinstance(shape[0], list | tuple) else shape
         axes = np.atleast_1d(getattr(layer, "axis", -1))
         if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
             why = "It normalises along other axes than the last, which is where features lie in a sequence."
@@ -391,7 +403,7 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    others = "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
+    others = "Softmax", "Dot", "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",

@@ -1,7 +1,7 @@
 """PyTorch: its layouts, the adapter that runs it, recurrent layers that do what Keras's can, and how Keras trains them.
 
-``LSTM``, ``GRU``, ``RNN`` and ``BatchNorm``, Keras's Adam ``KerasAdam``, its regularisers ``penalty`` and constraints
-``constrain`` import torch when they are first asked for; nothing else here does.
+``LSTM``, ``GRU``, ``RNN``, ``BatchNorm``, ``Attention`` and ``AdditiveAttention``, Keras's Adam ``KerasAdam``, its
+regularisers ``penalty`` and constraints ``constrain`` import torch when they are first asked for; nothing else does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatewise_torch.attention import AdditiveAttention, Attention
     from gatewise_torch.modules import GRU, LSTM, RNN
     from gatewise_torch.normalisation import BatchNorm
     from gatewise_torch.optim import KerasAdam
     from gatewise_torch.regularisation import constrain, penalty
 
 _HOMES = {
+    "AdditiveAttention": "attention",
+    "Attention": "attention",
     "BatchNorm": "normalisation",
     "KerasAdam": "optim",
     "constrain": "regularisation",
     "penalty": "regularisation",
 }
 
-__all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "KerasAdam", "constrain", "penalty"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveAttention",
+    "Attention",
+    "BatchNorm",
+    "KerasAdam",
+    "constrain",
+    "penalty",
+]
 
 
 def __getattr__(name: str) -> Any:

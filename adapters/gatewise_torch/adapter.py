@@ -22,6 +22,9 @@ from gatewise.core.spec import (
     LSTM,
     RNN,
     Activation,
+    AdditiveAttention,
+    Attending,
+    Attention,
     BatchNorm,
     Constant,
     Dense,
@@ -263,6 +266,8 @@ def describe(obj: Any) -> Network:
             Input((None,), integer=True),
             Layer("embedding", Embedding(obj.num_embeddings, obj.embedding_dim), ("input",), trainable),
         )
+    if attention_spec(obj) is not None:
+        raise _refusal(obj, "it reads several sequences, and a layer alone has one input")
     why = "it is not read yet" if type(obj).__module__.startswith("torch.nn.") else "it runs code of its own"
     raise _refusal(obj, why)
 
@@ -374,6 +379,18 @@ def norm_spec(obj: Any) -> BatchNorm | LayerNorm | None:
     if isinstance(obj, nn.LayerNorm):
         return LayerNorm(obj.normalized_shape[0], **options, epsilon=obj.eps)
     return BatchNorm(obj.features, **options, epsilon=obj.epsilon, momentum=obj.momentum)
+
+
+def attention_spec(obj: Any) -> Attending | None:
+    """Return the spec of an attention of ``gatewise_torch``, and of other modules None."""
+    from gatewise_torch import attention
+
+    options: dict[str, Any] = {name: getattr(obj, name, None) for name in ("dropout", "causal", "return_scores")}
+    if type(obj) is attention.Attention:
+        return Attention(score=obj.by, scale=obj.scale is not None, **options)
+    if type(obj) is attention.AdditiveAttention:
+        return AdditiveAttention(obj.features, scale=obj.scale is not None, **options)
+    return None
 
 
 def _pair(source: Input, layer: Layer) -> Network:

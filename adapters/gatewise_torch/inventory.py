@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
 from gatewise.core.spec import RNN, BatchNorm, Conv1D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_torch.adapter import KINDS, is_general, norm_spec, recurrent_spec
+from gatewise_torch.adapter import KINDS, attention_spec, is_general, norm_spec, recurrent_spec
+from gatewise_torch.attention import AdditiveAttention, Attention
 from gatewise_torch.layouts import FRAMEWORK
 from gatewise_torch.normalisation import BatchNorm as Normalising
 
@@ -36,6 +37,8 @@ BUILT_IN = (
     nn.LayerNorm,
     nn.Conv1d,
     Normalising,
+    Attention,
+    AdditiveAttention,
     *BATCH_NORMS,
 )
 """Classes whose options are read; of a class of one's own that comes from one of them only the weights are known."""
@@ -170,7 +173,7 @@ def _spec(module: nn.Module, tensors: Iterable[Tensor]) -> Spec | None:
         )
     if kind in BATCH_NORMS:
         return BatchNorm(one.num_features, scale=one.affine, shift=one.affine, epsilon=one.eps)
-    return norm_spec(one)
+    return attention_spec(one) or norm_spec(one)
 
 
 def _sizes(module: Any) -> dict[str, Any]:

@@ -154,6 +154,20 @@ GENERAL_BATCH_NORM = Layout(
     source="gatewise gatewise_torch/normalisation.py, class BatchNorm",
     verified="live",
 )
+GENERAL_ATTENTION = Layout(
+    "torch:general.Attention",
+    cell="attention",
+    tensors={"scale": "scale:", "concat_score": "concat_score:"},
+    source="gatewise gatewise_torch/attention.py, class Attention",
+    verified="live",
+)
+GENERAL_ADDITIVE_ATTENTION = Layout(
+    "torch:general.AdditiveAttention",
+    cell="additive_attention",
+    tensors={"scale": "scale: features"},
+    source="gatewise gatewise_torch/attention.py, class AdditiveAttention",
+    verified="live",
+)
 
 
 @functools.cache
@@ -206,6 +220,9 @@ LIMITS = (
         "theirs",
         "Features second, where layers of Keras have them last.",
     ),
+    Limit(
+        "gatewise_torch.Attention", "alone", "ours", "It reads several sequences; a model that gatewise built has them."
+    ),
     Limit("PackedSequence", "any", "theirs", "Keras takes padded sequences with a mask."),
 )
 
@@ -216,7 +233,7 @@ FRAMEWORK = Framework(
     (
         *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
         *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM, CONV_1D),
-        GENERAL_BATCH_NORM,
+        *(GENERAL_BATCH_NORM, GENERAL_ATTENTION, GENERAL_ADDITIVE_ATTENTION),
     ),
     DEFAULTS,
     LIMITS,

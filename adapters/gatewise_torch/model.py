@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     Activation,
+    Attending,
     BatchNorm,
     Constant,
     Conv1D,
     Dense,
+    Dot,
     Dropout,
     Embedding,
     Flip,
@@ -31,11 +33,13 @@ from gatewise.core.spec import (
     Recurrent,
     Remask,
     Rescale,
+    Softmax,
     Spec,
-    is_state,
+    is_beside,
 )
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
+from gatewise_torch.attention import dotted, softmaxed
 from gatewise_torch.operations import operated
 from gatewise_torch.steps import MOVED, convolved
 
@@ -126,6 +130,11 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, 
             if not there:
                 norm.register_parameter(name, None)
         return norm
+    if isinstance(spec, Attending):
+        from gatewise_torch import attention
+
+        attending: nn.Module = getattr(attention, type(spec).__name__)(**spec.options(), dtype=dtype)
+        return attending
     if isinstance(spec, Dropout):
         return nn.Dropout1d(spec.rate) if spec.whole else nn.Dropout(spec.rate)
     return nn.Identity()
@@ -301,7 +310,7 @@ class Model(nn.Module):
 
         def mask_with(reference: str) -> Tensor | None:
             name, number = source_of(reference)
-            return None if is_state(self.network[name].spec, number) else masks[name]
+            return None if is_beside(self.network[name].spec, number) else masks[name]
 
         value, *first = [values[name][number] for name, number in map(source_of, layer.inputs)]
         mask = mask_with(layer.masked_by[0])
@@ -315,22 +324,35 @@ class Model(nn.Module):
             masks[layer.name] = _mask_of_several(layer, [value, *first], among)
         elif isinstance(layer.spec, Remask):
             values[layer.name], masks[layer.name] = [value], mask
-        elif isinstance(layer.spec, Operation):
-            values[layer.name] = [self._operate(layer.spec, [value, *first], layer.distributed)]
-            masks[layer.name] = None
+        elif isinstance(layer.spec, Operation | Dot | Attending):
+            among = [mask, *map(mask_with, layer.inputs[1:])]
+            values[layer.name] = self._run_on_several(layer, [value, *first], among)
+            masks[layer.name] = mask if isinstance(layer.spec, Attending) else None
         else:
             given = going.states
             if first:
                 given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in first]
             values[layer.name], masks[layer.name] = self._run_each(layer, value, mask, given, layer.distributed)
 
-    def _operate(self, spec: Operation, values: Sequence[Tensor], axes: int) -> Tensor:
-        """Return what an operation gives on each step of some more time axes."""
-        dtype = self._dtype()
-        if not axes:
-            return operated(spec, values, dtype)
-        made = operated(spec, [value.flatten(0, axes) for value in values], dtype)
-        return made.reshape(*values[0].shape[: 1 + axes], *made.shape[1:])
+    def _run_on_several(self, layer: Layer, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return what a layer gives that reads several tensors, on each step of some more time axes."""
+        axes, shape = layer.distributed, values[0].shape[: 1 + layer.distributed]
+        if axes:
+            values = [value.flatten(0, axes) for value in values]
+            masks = [None if mask is None or mask.ndim < 2 + axes else mask.flatten(0, axes) for mask in masks]
+        made = self._of_several(layer, values, masks)
+        return [each.reshape(*shape, *each.shape[1:]) for each in made] if axes else made
+
+    def _of_several(self, layer: Layer, values: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        spec = layer.spec
+        if isinstance(spec, Operation):
+            return [operated(spec, values, self._dtype())]
+        values = [value if value.is_floating_point() else value.to(self._dtype()) for value in values]
+        if isinstance(spec, Dot):
+            return [dotted(spec, *values)]
+        module = self.get_submodule(self._runners[layer.name])
+        made = module(*values, query_mask=masks[0], value_mask=masks[1])
+        return list(made) if isinstance(made, tuple) else [made]
 
     def _dtype(self) -> torch.dtype:
         """Return the type of numbers with a point."""
@@ -341,7 +363,7 @@ class Model(nn.Module):
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return what a layer gives, and the mask that goes on from it."""
         spec, module = layer.spec, self.get_submodule(self._runners[layer.name])
-        if isinstance(spec, Pool | Rescale | Noise) or (spec.cell and not isinstance(spec, Embedding)):
+        if isinstance(spec, Pool | Rescale | Noise | Softmax) or (spec.cell and not isinstance(spec, Embedding)):
             # Operations give whole numbers, too, and Keras's layers take them.
             value = value if value.is_floating_point() else value.to(self._dtype())
         if isinstance(spec, Recurrent):
@@ -361,7 +383,9 @@ class Model(nn.Module):
             return [value * mask.unsqueeze(-1)], mask
         if type(spec) in MOVED:
             return [MOVED[type(spec)](spec, value, mask if layer.masked else None)], None
-        if isinstance(spec, Conv1D):
+        if isinstance(spec, Softmax):
+            out = softmaxed(spec, value, mask if layer.masked else None)
+        elif isinstance(spec, Conv1D):
             out = convolved(spec, module, value)
         elif isinstance(spec, BatchNorm):
             out = module(value, mask)

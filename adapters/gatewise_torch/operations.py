@@ -36,7 +36,8 @@ def _operated(spec: Operation, read: Sequence[Tensor], dtype: torch.dtype) -> Te
     if name == "get_item":
         return _items(first, spec.key)
     if name in ACTIVATIONS:
-        return activation(name, name, "activation").function(first)
+        function = activation(name, name, "activation").function
+        return function(first.movedim(spec.axis[0], -1)).movedim(-1, spec.axis[0]) if spec.axis else function(first)
     if name in _OVER:
         return _OVER[name](first, spec.axis, spec.keep)
     if name in _ALONG:
@@ -91,6 +92,13 @@ def _expanded(values: list[Tensor], axes: Sequence[int]) -> Tensor:
     return made
 
 
+def _place(of: Callable[..., Tensor]) -> Callable[[Tensor, Any, bool], Tensor]:
+    def place(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+        return of(value.int() if value.dtype == torch.bool else value, axes[0], keepdim=keep)
+
+    return place
+
+
 _OVER: dict[str, Callable[[Tensor, Any, bool], Tensor]] = {
     "sum": lambda value, axes, keep: value.sum(axes, keepdim=keep),
     "mean": lambda value, axes, keep: value.mean(axes, keepdim=keep),
@@ -99,6 +107,8 @@ _OVER: dict[str, Callable[[Tensor, Any, bool], Tensor]] = {
     "min": lambda value, axes, keep: value.amin(axes, keepdim=keep),
     "any": lambda value, axes, keep: value.any(axes, keepdim=keep),
     "all": lambda value, axes, keep: value.all(axes, keepdim=keep),
+    "argmax": _place(torch.argmax),
+    "argmin": _place(torch.argmin),
 }
 
 _ALONG: dict[str, Callable[[list[Tensor], tuple[int, ...]], Tensor]] = {
@@ -107,6 +117,8 @@ _ALONG: dict[str, Callable[[list[Tensor], tuple[int, ...]], Tensor]] = {
     "flip": lambda values, axes: values[0].flip(axes),
     "concatenate": lambda values, axes: torch.cat(values, axes[0]),
     "stack": lambda values, axes: torch.stack(values, axes[0]),
+    "cumsum": lambda values, axes: values[0].cumsum(axes[0]),
+    "cumprod": lambda values, axes: values[0].cumprod(axes[0]),
 }
 
 _WITH_A_POINT = {"sqrt", "exp", "log", "floor", "divide", "mean", *ACTIVATIONS} - {"linear", "relu", "relu6"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gatewise.core.shapes import shapes
 from gatewise.core.spec import (
     TESTS,
     Activation,
+    Attention,
     Constant,
     Conv1D,
     Dense,
@@ -40,6 +42,7 @@ from gatewise.core.spec import (
     Repeat,
     Rescale,
     Reshape,
+    Softmax,
     Spec,
     outputs_of,
 )
@@ -298,7 +301,11 @@ def _free(network: Network) -> Network:
         return spec.replace(shape=shape, batch=spec.batch if keeps else None)
 
     layers = [dataclasses.replace(layer, spec=freed(layer.spec)) for layer in network.layers]
-    return Network(tuple(layers), network.outputs)
+    made = Network(tuple(layers), network.outputs)
+    lengths = shapes(made)
+    read = [source_of(layer.inputs[0]) for layer in made.layers if layer.spec.options().get("features")]
+    # What reads a score for each step has a weight for each, too.
+    return network if any(lengths[name][number][-1] is None for name, number in read) else made
 
 
 def side(obj: Any) -> Side:
@@ -877,6 +884,70 @@ def misreadings(layer: Layer, alike: Collection[str] = ()) -> Iterator[tuple[str
         yield name, dataclasses.replace(layer, spec=layer.spec.replace(activation=other))
 
 
+BIASED = ("bias dropped", "bias doubled")
+"""The mistakes of a bias alone."""
+
+
+def softmax_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
+    """Return softmax → the layers in front of it and their part, a bias, that it takes away.
+
+    A softmax gives the same where a number is added to all that it shares out: the bias of scores, one for each step,
+    and that of a key, which adds to all scores of one query the same.
+
+    >>> network = Network.chain(Input((5, 3)), Dense(3, 1), Reshape((-1,)), Activation("softmax"))
+    >>> softmax_shifts(network)
+    {'activation': [('dense', 'bias')]}
+    """
+    uses = Counter(layer.owner for layer in network.layers)
+    references = [*network.results, *(each for layer in network.layers for each in (*layer.inputs, layer.mask) if each)]
+    readers = Counter(source_of(reference)[0] for reference in references)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for layer in network.layers:
+        spec, features = layer.spec, True
+        read = 0
+        if isinstance(spec, Attention) and spec.score == "dot" and len(layer.inputs) == 3:
+            read, features = 2, False
+        elif isinstance(spec, Softmax) or (isinstance(spec, Operation) and spec.function == "softmax"):
+            # One bias for each feature goes off where each feature is shared out by itself.
+            features = not spec.axis or any(axis in (-1, len(_read(network, layer)) - 1) for axis in spec.axis)
+        elif not (isinstance(spec, Activation) and spec.activation == "softmax"):
+            continue
+        front = network[source_of(layer.inputs[read])[0]]
+        while uses[front.owner] == readers[front.name] == 1 and (place := _passed(front.spec)) is not None:
+            features = features or _reshapes(front.spec)
+            front = network[source_of(front.inputs[place])[0]]
+        dense = front.spec
+        alone = uses[front.owner] == readers[front.name] == 1 and isinstance(dense, Dense)
+        options = dense.options()
+        if alone and options["bias"] and options["activation"] == "linear" and (options["units"] == 1 or not features):
+            found[layer.name] = [(front.name, "bias")]
+    return found
+
+
+def _read(network: Network, layer: Layer) -> Sequence[int | None]:
+    """Return the shape of what a layer reads, without the further axes on whose steps it runs."""
+    name, number = source_of(layer.inputs[0])
+    shape = shapes(network)[name][number]
+    return (shape[0], *shape[1 + layer.distributed :])
+
+
+def _reshapes(spec: Spec) -> bool:
+    """Say whether a layer gives the numbers that it reads, or some of them, in another shape."""
+    moves = spec.options().get("function") in ("expand_dims", "squeeze", "get_item")
+    return isinstance(spec, Reshape | Permute) or moves
+
+
+def _passed(spec: Spec) -> int | None:
+    """Return which of its inputs a layer gives so that what is added to all of it is added to the output, or None."""
+    if isinstance(spec, Operation) and spec.function == "where" and spec.operands[:2] == (None, None):
+        return 1 if len(spec.operands) == 3 and isinstance(spec.operands[2], int | float) else None
+    if spec.options().get("function") in ("add", "subtract", "multiply", "divide"):
+        first, second = (*spec.options()["operands"], None, None)[:2]
+        by_number = isinstance(second, int | float) or spec.options()["function"] in ("add", "subtract")
+        return 0 if first is None and by_number else None
+    return 0 if _reshapes(spec) else None
+
+
 def _with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tuple[str, str, Side]]:
     """Yield layer, mistake, and the copy with that mistake, until the next is asked for; leave out some."""
     own = copy.adapter.natives(copy.obj)
@@ -894,11 +965,14 @@ def _with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tu
                     for each in copy.network.layers
                 ]
                 yield layer.name, name, copy.rebuilt(Network(tuple(layers), copy.network.outputs), copy.dtype())
+    unseen = {name for shifts in softmax_shifts(copy.network).values() for name, _ in shifts}
     for layer in copy.network.weighted:
         canonical, right = CANONICAL[layer.spec.cell], copy.adapter.read(own[layer.name])
         weights = plan(layer.spec, layouts[layer.name], canonical).apply(right)
         back = plan(layer.spec, canonical, layouts[layer.name])
         for name, wrong in mistakes(layer, weights):
+            if name in BIASED and layer.name in unseen:
+                continue
             if (layer.name, name) in seen or all(np.array_equal(wrong[part], weights[part]) for part in weights):
                 continue
             copy.adapter.write(own[layer.name], back.apply(wrong))

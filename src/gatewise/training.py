@@ -21,7 +21,7 @@ from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, Norm, P
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units
-from gatewise.parity import Comparison, Parity, Side, Trial, draw_trial
+from gatewise.parity import Comparison, Parity, Side, Trial, draw_trial, softmax_shifts
 
 GRADIENT = {"float32": 1e-4, "float64": 1e-9}
 """How far gradients may be apart, relative to the largest of their tensor."""
@@ -441,9 +441,10 @@ def dropout_words(*networks: Network) -> list[str]:
 
 
 def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
-    """Return batch normalisation → the layers in front of it and their part, a bias or shift, that it takes away.
+    """Return batch normalisation or softmax → the layers in front and their part, a bias or shift, that it takes away.
 
-    What is added to a feature in the whole batch goes off with the mean. So its gradient is zero but for rounding, and
+    What is added to a feature in the whole batch goes off with the mean, and what is added to all that a softmax shares
+    out with their sum. So its gradient is zero but for rounding, and
     by that Adam moves it.
 
     >>> absorbed_shifts(Network.chain(Input((3,)), Dense(3, 2), Dropout(0.1), BatchNorm(2)))
@@ -466,7 +467,7 @@ def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
         if passes or isinstance(front.spec, Dense):
             yield from in_front(front)
 
-    found: dict[str, list[tuple[str, str]]] = {}
+    found = softmax_shifts(network)
     for layer in network.layers:
         if isinstance(layer.spec, BatchNorm) and layer.trainable:
             for shift in in_front(layer):
@@ -475,12 +476,17 @@ def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
 
 
 def absorbed_words(network: Network) -> list[str]:
-    """Say which biases were left out because a batch normalisation takes them away."""
+    """Say which biases were left out because a batch normalisation or a softmax takes them away."""
     return [
-        f"{name}: {part} was left out: {norm} takes it away with the mean of the batch, and its gradient is rounding."
+        f"{name}: {part} was left out: {norm} takes it away with the {_taken_with(network[norm])}, and its gradient is "
+        "rounding."
         for norm, shifts in absorbed_shifts(network).items()
         for name, part in shifts
     ]
+
+
+def _taken_with(layer: Layer) -> str:
+    return "mean of the batch" if isinstance(layer.spec, BatchNorm) else "sum of the exponentials"
 
 
 def _trained_biases(unit: Unit, half: str) -> int:

@@ -41,7 +41,7 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
 
 def encode(spec: Spec, element: Element) -> float:
     """Return the number that names a canonical element."""
-    key, (row, column, depth) = element.key, (*element.place, 0, 0)[:3]
+    key, (row, column, depth) = element.key, (*element.place, 0, 0, 0)[:3]
     if max(row, column, depth) >= _WIDTH or key.layer > 99:
         raise SpecError(
             f"{spec} is too large for fingerprints.", f"An axis is longer than {_WIDTH:,}.", "Use a smaller layer."

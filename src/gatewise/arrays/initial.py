@@ -76,6 +76,9 @@ def _keras(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
             outputs, inputs = shape[0] * shape[2], shape[1] * shape[2]
         limit = np.sqrt(6 / (inputs + outputs))
         return random.uniform(-limit, limit, shape)
+    if spec.cell == "additive_attention":
+        limit = np.sqrt(3 / shape[0])
+        return random.uniform(-limit, limit, shape)
     if part in NEUTRAL:
         return np.full(shape, NEUTRAL[part])
     values = np.zeros(shape)
@@ -97,6 +100,8 @@ def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
     shape = _shape(spec, part, layer)
     if part == "table":
         return random.normal(size=shape)
+    if spec.cell == "additive_attention":  # torch has none, and the layer of gatewise_torch starts as Keras's
+        return _keras(random, spec, part, layer)
     if part in NEUTRAL:
         return np.full(shape, NEUTRAL[part])
     # nn.Linear and nn.Conv1d count their inputs, the recurrent layers their units.
@@ -105,8 +110,8 @@ def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
     return random.uniform(-1 / np.sqrt(width), 1 / np.sqrt(width), shape)
 
 
-NEUTRAL = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
-"""Parts of normalisations, which every framework starts from what changes nothing."""
+NEUTRAL = {"scale": 1.0, "concat_score": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+"""Parts of normalisations and attentions, which every framework starts from what changes nothing."""
 
 RULES: dict[str, Draw] = {"keras": _keras, "torch": _torch}
 """The named rules of initialisation."""

@@ -7,6 +7,7 @@ runs one layer wrongly.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from gatewise.core.spec import (
     ACTIVATIONS,
     OVER,
     Activation,
+    Attending,
     Constant,
+    Dot,
     Embedding,
     Flip,
     Input,
@@ -33,8 +36,9 @@ from gatewise.core.spec import (
     Repeat,
     Rescale,
     Reshape,
+    Softmax,
     Spec,
-    is_state,
+    is_beside,
     outputs_of,
     window,
 )
@@ -52,8 +56,8 @@ class Call(NamedTuple):
         value: What it reads, batch first.
         mask: (batch, steps), true where a step counts, or None.
         states: Its first states, (batch, size) each, or None.
-        others: What it reads beside the value, where it merges or is an operation.
-        masks: The masks of all that it merges.
+        others: What it reads beside the value, where it merges, attends, or is an operation.
+        masks: The masks of all that it merges or attends to.
     """
 
     spec: Spec
@@ -217,7 +221,7 @@ class _Walk:
 
     def _mask_with(self, reference: str) -> Array | None:
         name, number = source_of(reference)
-        return None if is_state(self.network[name].spec, number) else self.carried[name]
+        return None if is_beside(self.network[name].spec, number) else self.carried[name]
 
     def _run_one(self, layer: Layer) -> None:
         spec, values = layer.spec, self.values
@@ -249,8 +253,9 @@ class _Walk:
             followed = among if layer.masked else [None] * len(among)
             call = call._replace(spec=spec.replace(axis=layer.axis), states=None, others=given, masks=followed)
             mask = _mask_of_several(layer, [value, *given], among)
-        if isinstance(spec, Operation):
-            call = call._replace(states=None, others=given)
+        if isinstance(spec, Operation | Dot | Attending):
+            among = [mask, *map(self._mask_with, layer.inputs[1:])]
+            call = call._replace(states=None, others=given, masks=among)
         if isinstance(spec, Recurrent) and spec.stateful:
             values[layer.name], self.kept[layer.keeper] = _with_states(call, way, layer.distributed)
         else:
@@ -276,12 +281,15 @@ def _each_step(call: Call, way: Way, axes: int) -> list[Array]:
     if isinstance(call.spec, Recurrent) and call.spec.stateful and (call.states is None or call.states[0].ndim == 2):
         return _each_step_from_the_last(call, way, axes)
     flat = call.value.reshape(batch * steps, *call.value.shape[2:])
-    mask = call.mask
-    if mask is not None:
-        mask = mask.reshape(batch * steps, *mask.shape[2:]) if mask.ndim > 2 else None
+
+    def within(mask: Array | None) -> Array | None:
+        return None if mask is None or mask.ndim < 3 else mask.reshape(batch * steps, *mask.shape[2:])
+
+    mask, masks = within(call.mask), [within(mask) for mask in call.masks]
     states = call.states and [state.reshape(batch * steps, *state.shape[2:]) for state in call.states]
     others = [other.reshape(batch * steps, *other.shape[2:]) for other in call.others]
-    made = _each_step(call._replace(value=flat, mask=mask, states=states, others=others), way, axes - 1)
+    call = call._replace(value=flat, mask=mask, states=states, others=others, masks=masks)
+    made = _each_step(call, way, axes - 1)
     return [each.reshape(batch, steps, *each.shape[1:]) for each in made]
 
 
@@ -350,6 +358,11 @@ def plain(call: Call) -> list[Array]:
     spec = call.spec
     if isinstance(spec, Recurrent):
         return _recur(spec, call)
+    if isinstance(spec, Attending):
+        query_mask, value_mask = (*call.masks, None, None)[:2]
+        return reference.attend(
+            spec, call.weights, call.value, *call.others, query_mask=query_mask, value_mask=value_mask
+        )
     if spec.cell:
         made = reference.run(spec, call.weights, call.value).output
         assert isinstance(made, np.ndarray)
@@ -369,6 +382,10 @@ def plain(call: Call) -> list[Array]:
         return [JOINED[spec.merge](parts, spec.axis)]
     if isinstance(spec, Operation):
         return [_operated(spec, [call.value, *call.others])]
+    if isinstance(spec, Softmax):
+        return [_softmaxed(spec, call.value, call.mask)]
+    if isinstance(spec, Dot):
+        return [_dotted(spec, call.value, call.others[0])]
     if isinstance(spec, Flip):
         return [call.value[:, ::-1]] if spec.values else [call.value]
     if type(spec) in MOVED:
@@ -386,11 +403,17 @@ def _operated(spec: Operation, read: Sequence[Array]) -> Array:
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
         made = read[0][(slice(None), *entries)]
     elif name in ACTIVATIONS:
-        made = reference.activation_function(name)(np.asarray(read[0], np.float64))
+        axis = spec.axis[0] if spec.axis else -1
+        turned = np.moveaxis(np.asarray(read[0], np.float64), axis, -1)
+        made = np.moveaxis(reference.activation_function(name)(turned), -1, axis)
+    elif name in ("argmax", "argmin"):
+        made = getattr(np, name)(read[0], spec.axis[0], keepdims=spec.keep)
     elif name in OVER:
         made = getattr(np, name)(read[0], spec.axis, keepdims=spec.keep)
     elif name in ("concatenate", "stack"):
         made = getattr(np, name)(values, spec.axis[0])
+    elif name in ("cumsum", "cumprod"):
+        made = getattr(np, name)(values[0], spec.axis[0])
     elif spec.axis:
         made = getattr(np, name)(read[0], spec.axis)
     elif name in ("float", "int", "bool"):
@@ -399,6 +422,31 @@ def _operated(spec: Operation, read: Sequence[Array]) -> Array:
         with np.errstate(all="ignore"):
             made = getattr(np, name)(*values)
     return np.asarray(made)
+
+
+SHORTEST = 1e-7
+"""The least length that a vector is divided by (``keras.config.epsilon()``)."""
+
+
+def _softmaxed(spec: Softmax, value: Array, mask: Array | None) -> Array:
+    value = np.asarray(value, np.float64)
+    value = value if mask is None else np.where(mask, value, -1e9)
+    shares = np.exp(value - value.max(spec.axis, keepdims=True))
+    shares /= shares.sum(spec.axis, keepdims=True)
+    return shares if mask is None else np.where(mask, shares, 0)
+
+
+def _dotted(spec: Dot, first: Array, second: Array) -> Array:
+    if spec.normalize:
+        lengths = [
+            np.sqrt(np.square(value).sum(axis, keepdims=True))
+            for value, axis in zip((first, second), spec.axes, strict=True)
+        ]
+        first, second = (
+            value / np.maximum(length, SHORTEST) for value, length in zip((first, second), lengths, strict=True)
+        )
+    made: Array = np.einsum(spec.equation(first.ndim, second.ndim), first, second)
+    return made if made.ndim > 1 else made[:, None]
 
 
 def _pooled(spec: Pool, value: Array, mask: Array | None) -> Array:
@@ -426,8 +474,8 @@ MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
 
 JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {
     "concat": np.concatenate,
-    "sum": lambda parts, _: np.add.reduce(parts),
-    "ave": lambda parts, _: np.add.reduce(parts) / len(parts),
+    "sum": lambda parts, _: functools.reduce(np.add, parts),
+    "ave": lambda parts, _: functools.reduce(np.add, parts) / len(parts),
     "sub": lambda parts, _: parts[0] - parts[1],
 }
 """Word of ``Merge`` → what it does to arrays, where masks play no part."""
@@ -436,9 +484,8 @@ JOINED: dict[str, Callable[[Sequence[Array], int], Array]] = {
 def _joined_under_masks(spec: Merge, parts: Sequence[Array], masks: Sequence[Array | None]) -> Array:
     whole = [None if mask is None else np.expand_dims(mask, -1) for mask in masks]
     if spec.merge == "mul":
-        made = np.multiply.reduce(
-            [part if mask is None else np.where(mask, part, 1) for part, mask in zip(parts, whole, strict=True)]
-        )
+        counted = (part if mask is None else np.where(mask, part, 1) for part, mask in zip(parts, whole, strict=True))
+        made = functools.reduce(np.multiply, counted)
         known = [mask for mask in whole if mask is not None]
         return np.asarray(np.where(np.logical_or.reduce(known), made, 0) if len(known) == len(parts) else made)
     join: Callable[..., Array] = np.maximum if spec.merge == "max" else np.minimum

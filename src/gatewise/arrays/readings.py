@@ -139,7 +139,7 @@ class Pair:
             return []
         gates = gates_of(self.cell, name)
         count = len(gates) or 1
-        rows = mine.shape[1] if gates else mine.shape[0]
+        rows = (mine.shape[1:] if gates else (*mine.shape, 1))[0]
         flat, target = (each.reshape(count, rows, -1) for each in (mine, yours))
 
         def plant(step: Step) -> Callable[[Parts], Parts]:

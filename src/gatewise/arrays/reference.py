@@ -20,6 +20,9 @@ from gatewise.core.spec import (
     GRU,
     LSTM,
     RNN,
+    AdditiveAttention,
+    Attending,
+    Attention,
     BatchNorm,
     Conv1D,
     Dense,
@@ -286,6 +289,8 @@ def run(
     table               tokens, units           Embedding
     scale, shift        features                BatchNorm, LayerNorm
     mean, variance      features                BatchNorm
+    scale               ; features              Attention; AdditiveAttention (see ``attend``)
+    concat_score                                Attention
     ==================  ======================  =============================================================
 
     A part that is missing counts as zero, and one that is there counts even where the spec has ``bias=False`` or
@@ -339,7 +344,7 @@ def run(
     raise SpecError(
         f"{type(spec).__name__} has no reference.",
         "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm and Conv1D.",
-        "Compare this layer with the framework's own output.",
+        "An attention reads several sequences: attend runs it. Compare others with the framework's own output.",
     )
 
 
@@ -466,6 +471,56 @@ def _run_norm(spec: BatchNorm | LayerNorm, weights: Mapping[str, ArrayLike], inp
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
     output = (x - mean) / np.sqrt(variance + spec.epsilon)
     return Result(output * w.get("scale", np.ones(())) + w.get("shift", np.zeros(())), ())
+
+
+def attend(
+    spec: Attending,
+    weights: Mapping[str, ArrayLike],
+    query: ArrayLike,
+    value: ArrayLike,
+    key: ArrayLike | None = None,
+    *,
+    query_mask: Array | None = None,
+    value_mask: Array | None = None,
+) -> list[Array]:
+    """Run an attention over a batch, in float64.
+
+    Args:
+        spec: What it computes. The rate of dropout has no effect.
+        weights: Canonical arrays by name; one that is missing counts as 1.
+        query: ``(B, Q, F)``.
+        value: ``(B, T, V)``.
+        key: ``(B, T, F)``, or None for the value.
+        query_mask: ``(B, Q)``, true where a step counts; the others give zeros.
+        value_mask: ``(B, T)``; the others have no share. Where none counts, 1e9 is subtracted from every score, as in
+            Keras: in float32 all shares are then alike.
+
+    Returns:
+        ``(B, Q, V)``, and the shares ``(B, Q, T)`` if the spec says so.
+
+    >>> attend(Attention(), {}, [[[0.0]]], [[[1.0], [3.0]]])
+    [array([[[2.]]])]
+    """
+    rank: Shape = {"batch": None, "time": None, "features": getattr(spec, "features", None)}
+    q, v = _fitting("query", query, rank, spec), _fitting("value", value, rank | {"features": None}, spec)
+    k = v if key is None else _fitting("key", key, rank, spec)
+    w = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+    scale = w.get("scale", np.ones(()))
+    if isinstance(spec, Attention) and spec.score == "dot":
+        scores = scale * (q @ k.swapaxes(1, 2))
+    else:
+        pairs = q[:, :, None] + k[:, None]
+        additive = isinstance(spec, AdditiveAttention)
+        features = scale * np.tanh(pairs) if additive else w.get("concat_score", np.ones(())) * np.tanh(scale * pairs)
+        scores = features.sum(-1)
+    counts = np.ones(scores.shape[1:], bool)
+    counts = np.tril(counts) if spec.causal else counts
+    seen = counts if value_mask is None else counts & value_mask[:, None]
+    shares = _softmax(np.where(seen, scores, scores - 1e9))
+    output = shares @ v
+    if query_mask is not None:
+        output = np.where(query_mask[..., None], output, 0)
+    return [output, shares] if spec.return_scores else [output]
 
 
 # --------------------------------------------------------------------------------------- arrays that must fit

@@ -32,7 +32,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str])
     from safetensors.numpy import save_file
 
     # The library writes an array's buffer as it lies in memory, so a transposed view has to be laid out first.
-    laid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    laid = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     save_file(laid, path, dict(about) or None)
 
 

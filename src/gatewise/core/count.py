@@ -241,7 +241,7 @@ def formula(spec: Spec, keys: Iterable[Key]) -> str:
         if gates > 1:
             factors.append(str(gates))
         factors += [letters(spec, axis, 1 if wider else 0) for axis in PARTS[spec.cell][part].split() if axis != "gate"]
-        products.append("·".join(factors))
+        products.append("·".join(factors) or "1")
     return " + ".join(products) or "0"
 
 

@@ -87,7 +87,7 @@ def _candidates(kind: type[Spec], layout: Layout, most: int, given: Mapping[str,
         choices["bidirectional"] = [False, True]
     choices |= sizes | {"bias": [True, False]}
     choices |= {"projection": [None, 2], "peepholes": [False, True, "full"], "reset": ["after", "before"]}
-    choices |= {"scale": [True, False], "shift": [True, False]}
+    choices |= {"scale": [True, False], "shift": [True, False], "score": ["dot", "concat"]}
     choices = {name: fields.get(name, values) for name, values in choices.items() if name in kind.__dataclass_fields__}
     choices |= {name: values for name, values in fields.items() if name not in choices}
     for values in itertools.product(*choices.values()):

@@ -27,7 +27,7 @@ from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
 
 GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"} | dict.fromkeys(
-    ("dense", "embedding", "batchnorm", "layernorm", "conv1d"), ""
+    ("dense", "embedding", "batchnorm", "layernorm", "conv1d", "attention", "additive_attention"), ""
 )
 """Canonical gates of each kind of cell, in canonical order."""
 
@@ -51,6 +51,8 @@ PARTS: dict[str, dict[str, str]] = {
     "batchnorm": {"scale": "features", "shift": "features", "mean": "features", "variance": "features"},
     "layernorm": {"scale": "features", "shift": "features"},
     "conv1d": {"kernel": "units channels width", "bias": "units"},
+    "attention": {"scale": "", "concat_score": ""},
+    "additive_attention": {"scale": "features"},
 }
 """Canonical parts of each kind of cell, each with its axes in canonical order."""
 
@@ -113,6 +115,7 @@ def wanted_parts(spec: Spec) -> set[str]:
     wanted -= {"peephole_kernel"} if peepholes != "full" else set()
     if options.get("projection") is None:
         wanted -= {"projection"}
+    wanted -= {"concat_score"} if options.get("score") != "concat" else set()
     return wanted - {part for part in ("scale", "shift") if not options.get(part, True)}
 
 
@@ -388,8 +391,8 @@ class Layout:
 
     Args:
         name: ``"framework:Class"``.
-        cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm``, ``layernorm`` or
-            ``conv1d``.
+        cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm``, ``layernorm``, ``conv1d``,
+            ``attention`` or ``additive_attention``.
         gates: The canonical gate letters in the order this framework stores them.
         tensors: Name template → pattern, in the order the framework lists its tensors.
         source: Where a reader can check it.

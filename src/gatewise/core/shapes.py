@@ -9,9 +9,12 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import (
     OVER,
     POINTWISE,
+    AdditiveAttention,
+    Attending,
     Constant,
     Conv1D,
     Dense,
+    Dot,
     Embedding,
     Input,
     Merge,
@@ -23,6 +26,7 @@ from gatewise.core.spec import (
     Recurrent,
     Repeat,
     Reshape,
+    Softmax,
     Spec,
     window,
 )
@@ -52,18 +56,20 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
             first, *others = [found[name][number] for name, number in map(source_of, layer.inputs)]
             if isinstance(layer.spec, Merge):
                 found[layer.name] = (_merged(layer, layer.spec, [first, *others]),)
-            elif isinstance(layer.spec, Operation):
+            elif isinstance(layer.spec, Operation | Dot | Attending):
                 axes = first[1 : 1 + layer.distributed]
                 inner = [(shape[0], *shape[1 + layer.distributed :]) for shape in (first, *others)]
-                batch, *rest = _operated(layer, layer.spec, inner)
-                found[layer.name] = ((batch, *axes, *rest),)
+                found[layer.name] = tuple((batch, *axes, *rest) for batch, *rest in _of_several(layer, inner))
             else:
                 found[layer.name] = _distributed(layer, layer.spec, first, layer.distributed)
     return found
 
 
 def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
-    """Return the one shape of several, which are alike but along the axis on which they are laid end to end."""
+    """Return the one shape of several, which are alike but along the axis on which they are laid end to end.
+
+    Where they are joined number by number, those of length 1 are spread out over the others.
+    """
     axis = layer.axis % len(shapes[0]) if spec.merge == "concat" and layer.axis < len(shapes[0]) else -1
     if spec.merge == "sub" and len(shapes) != 2:
         raise _misfit(layer, shapes[-1], f"It subtracts one from another, and reads {len(shapes)}.", "Give it two.")
@@ -72,7 +78,7 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
         raise _misfit(layer, shapes[0], f"It has no axis {layer.axis}.", "Give an axis that it has.")
     for shape in shapes[1:]:
         if len(shape) != len(made) or any(
-            place != axis and None not in pair and pair[0] != pair[1]
+            place != axis and None not in pair and pair[0] != pair[1] and not (axis < 0 and 1 in pair)
             for place, pair in enumerate(zip(made, shape, strict=True))
         ):
             raise _misfit(layer, shape, f"It reads {shapes[0]}, too.", "Give it tensors of one shape.")
@@ -81,8 +87,54 @@ def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
             if place == axis:
                 made[place] = None if here is None or size is None else here + size
             else:
-                made[place] = size if here is None else here
+                made[place] = size if here is None or (axis < 0 and here == 1) else here
     return tuple(made)
+
+
+def _of_several(layer: Layer, read: list[Shape]) -> tuple[Shape, ...]:
+    """Return what a layer gives that reads several tensors, from their shapes."""
+    spec = layer.spec
+    if isinstance(spec, Operation):
+        return (_operated(layer, spec, read),)
+    if isinstance(spec, Dot):
+        return (_dotted(layer, spec, read),)
+    assert isinstance(spec, Attending)
+    return _attended(layer, spec, read)
+
+
+def _dotted(layer: Layer, spec: Dot, read: list[Shape]) -> Shape:
+    if len(read) != 2 or any(axis >= len(shape) for axis, shape in zip(spec.axes, read, strict=False)):
+        raise _misfit(layer, read[-1], f"It has no axis {spec.axes[-1]}, or is not the second of two.", "Give it two.")
+    first, second = (list(shape) for shape in read)
+    _check_alike(layer, read[1], [first.pop(spec.axes[0]), second.pop(spec.axes[1])])
+    made = (*first, *second[1:])
+    return made if len(made) > 1 else (*made, 1)
+
+
+def _attended(layer: Layer, spec: Attending, read: list[Shape]) -> tuple[Shape, ...]:
+    if len(read) not in (2, 3) or any(len(shape) != 3 for shape in read):
+        why = "It reads query, value and perhaps key, 3 axes each, (batch, timesteps, features)."
+        raise _misfit(layer, read[0], why, "Give it sequences; one step is enough.")
+    query, value = read[:2]
+    features = [query[-1], read[-1][-1], *([spec.features] if isinstance(spec, AdditiveAttention) else [])]
+    _check_alike(layer, query, features)
+    _check_alike(layer, value, [value[1], read[-1][1]])
+    made: Shape = (*query[:2], value[-1])
+    return (made, (*query[:2], value[1]))[: len(spec.outputs)]
+
+
+def _check_alike(layer: Layer, shape: Shape, lengths: list[int | None]) -> None:
+    known = sorted({length for length in lengths if length is not None})
+    if len(known) > 1:
+        raise _misfit(layer, shape, f"Lengths {known} do not fit.", "Give it shapes that do.")
+
+
+def _multiplied(layer: Layer, given: list[list[int | None]]) -> Shape:
+    """Return the shape of a product of matrices, or of stacks of them that are spread out over each other."""
+    first, second = given
+    columns = second[-1:] if len(second) > 1 else []
+    _check_alike(layer, tuple(first), [first[-1], second[-2] if columns else second[-1]])
+    return (*_spread(layer, [first[:-2], second[:-2]]), *first[-2:-1], *columns)
 
 
 def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
@@ -93,6 +145,8 @@ def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
         raise _misfit(layer, read[0], f"It has no axis {spec.axis[-1]}.", "Give an axis that it has.")
     if spec.function == "get_item":
         return (made[0], *_items(layer, spec.key, made[1:]))
+    if spec.function == "matmul":
+        return _multiplied(layer, _given(spec, read))
     if spec.function in OVER or spec.function == "squeeze":
         kept = [1 if place in spec.axis else size for place, size in enumerate(made)]
         return tuple(kept if spec.keep else [size for place, size in enumerate(made) if place not in spec.axis])
@@ -106,16 +160,24 @@ def _operated(layer: Layer, spec: Operation, read: list[Shape]) -> Shape:
         return tuple(made)
     if spec.function not in POINTWISE:
         return tuple(made)
-    given = [shape if isinstance(shape, list) else _shape_of(shape) for shape in spec.arguments([*map(list, read)])]
+    return tuple(_spread(layer, _given(spec, read)))
+
+
+def _given(spec: Operation, read: list[Shape]) -> list[list[int | None]]:
+    """Return the shapes of all that an operation is called on."""
+    return [shape if isinstance(shape, list) else _shape_of(shape) for shape in spec.arguments([*map(list, read)])]
+
+
+def _spread(layer: Layer, given: list[list[int | None]]) -> list[int | None]:
+    """Return the shape of arrays of several shapes that are spread out over each other."""
     longest = max(map(len, given))
-    spread = [[1] * (longest - len(shape)) + list(shape) for shape in given]
-    made = []
-    for sizes in zip(*spread, strict=True):
-        known = {size for size in sizes if size != 1}
-        if len(known - {None}) > 1:
-            raise _misfit(layer, read[0], f"Lengths {sorted(known - {None})} do not fit.", "Give it shapes that do.")
-        made.append(next(iter(known - {None}), None) if known else 1)
-    return tuple(made)
+    made: list[int | None] = []
+    ones: list[int | None] = [1] * longest
+    for sizes in zip(*(ones[len(shape) :] + shape for shape in given), strict=True):
+        known = [size for size in sizes if size != 1]
+        _check_alike(layer, tuple(given[0]), known)
+        made.append(next((size for size in known if size is not None), None) if known else 1)
+    return made
 
 
 def _items(layer: Layer, key: tuple[Any, ...], shape: list[int | None]) -> list[int | None]:
@@ -167,6 +229,8 @@ def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
         return ((shape[0], *(shape[axis] for axis in spec.order)),)
     if isinstance(spec, Reshape):
         return ((shape[0], *_reshaped(layer, spec, shape)),)
+    if isinstance(spec, Softmax) and not all(-len(shape) < axis < len(shape) for axis in spec.axis):
+        raise _misfit(layer, shape, f"It has no axes {spec.axis} behind the batch.", "Give axes that it has.")
     rank = 3 if isinstance(spec, Conv1D | Pool | Pad) else 2 if isinstance(spec, Repeat) else len(shape)
     if len(shape) != rank:
         raise _misfit(

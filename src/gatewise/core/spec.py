@@ -46,17 +46,23 @@ POINTWISE = (
 )
 """Functions of numbers, each for itself; arrays of several shapes are spread out over each other."""
 
-OVER = ("sum", "mean", "prod", "max", "min", "any", "all")
-"""Functions that make one number of all along some axes."""
+OVER = ("sum", "mean", "prod", "max", "min", "any", "all", "argmax", "argmin")
+"""Functions that make one number of all along some axes; the last two along one."""
 
-ALONG = ("expand_dims", "squeeze", "flip", "concatenate", "stack")
-"""Functions that change or join axes."""
+ALONG = ("expand_dims", "squeeze", "flip", "concatenate", "stack", "cumsum", "cumprod")
+"""Functions that change or join axes, or go along one."""
 
-FUNCTIONS = (*POINTWISE, *OVER, *ALONG, "get_item", *(name for name in ACTIVATIONS if name not in ("threshold", "glu")))
+FUNCTIONS = (
+    *(*POINTWISE, *OVER, *ALONG, "get_item", "matmul"),
+    *(name for name in ACTIVATIONS if name not in ("threshold", "glu")),
+)
 """What an ``Operation`` may compute: each activation but one that has no usual bounds, and one that halves an axis."""
 
 RUN = ("go_backwards", "return_sequences", "return_state", "stateful", "zero_output_for_mask")
 """What a layer says of how it runs its cell; layers that run one cell may differ in it."""
+
+CALL = ("causal", "return_scores")
+"""What an attention is told when it is called; uses of one may differ in it."""
 
 MOST_LAYERS = 10_000
 
@@ -512,6 +518,82 @@ class LayerNorm(Norm):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Attending(Spec):
+    """What the attentions have, which read query, value and perhaps key; use ``Attention`` or ``AdditiveAttention``.
+
+    Each step of the query has a score with each step of the key, which is the value where there is none; the softmax of
+    the scores are the shares in which the steps of the value are added up. Masks act as in Keras's layers: a step that
+    the value's mask leaves out has no share, and one that the query's leaves out gives zeros. The query's mask goes on.
+    """
+
+    _: dataclasses.KW_ONLY
+    scale: bool = False
+    dropout: float = 0.0
+    causal: bool = False
+    return_scores: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        for name in ("scale", "causal", "return_scores"):
+            _check_flag(owner, name, getattr(self, name))
+        _check_rate(owner, "dropout", self.dropout)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives."""
+        return ("output", "scores") if self.return_scores else ("output",)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Attention(Attending):
+    """Attention by the product of query and key (Luong), or by the sum of their features behind a tanh.
+
+    Args:
+        score: ``"dot"``: ``scale * (q · k)``; ``"concat"``: ``concat_score * sum(tanh(scale * (q + k)))``.
+        scale: Whether there is that factor, one number.
+        dropout: Rate of dropout on the shares, in training only.
+        causal: Whether a step of the query sees no step of the value behind it.
+        return_scores: Whether the shares come out, too.
+
+    >>> Attention(score="concat")
+    Attention(score='concat')
+    """
+
+    _: dataclasses.KW_ONLY
+    score: str = "dot"
+    cell: ClassVar[str] = "attention"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("Attention", "score", self.score, ("dot", "concat"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AdditiveAttention(Attending):
+    """Attention by a weighted sum (Bahdanau): ``sum(scale * tanh(q + k))``, a factor for each feature.
+
+    Args:
+        features: Size of query and key.
+        scale: Whether there are those factors.
+
+    The other arguments are those of ``Attention``.
+
+    >>> AdditiveAttention(50)
+    AdditiveAttention(features=50)
+    """
+
+    features: int
+    _: dataclasses.KW_ONLY
+    scale: bool = True
+    cell: ClassVar[str] = "additive_attention"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_size("AdditiveAttention", "features", self.features)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Input(Spec):
     """Where data comes into a network.
 
@@ -694,14 +776,15 @@ def _flat(nested: Any) -> list[Any]:
 class Operation(Spec):
     """A function of tensors that is no layer, by NumPy's name for it; no mask goes on from it.
 
-    It makes masks (``not_equal``, ``any``), takes a step of a sequence (``get_item``) or joins tensors. Of further time
-    axes, on whose steps it runs, nothing is said here: the batch is axis 0, the steps are axis 1.
+    It makes masks (``not_equal``, ``any``), takes a step of a sequence (``get_item``), joins tensors or multiplies them
+    (``matmul``). Of further time axes, on whose steps it runs, nothing is said here: the batch is axis 0, the steps are
+    axis 1.
 
     Args:
         function: Which: one of ``POINTWISE``, ``OVER``, ``ALONG``, an activation, or ``"get_item"``.
         operands: What it is called on: None stands for the tensors that it reads, in turn; a number, or nested tuples
             of numbers, for itself. Without it, all that it reads.
-        axis: The axis, or several, of a function over axes or along one.
+        axis: The axis, or several, of a function over axes or along one; of an activation another than the last.
         keep: Whether axes that it reduces stay, with one entry.
         key: Of ``"get_item"``, an entry for each axis behind the batch: a number, ``(start, stop, step)``, or ``"new"``
             for an axis that was not there.
@@ -743,6 +826,65 @@ class Operation(Spec):
         return any(isinstance(each, tuple) for each in self.operands) or any(
             isinstance(each, int) and each not in (-1, 0, 1) for each in _flat(self.key)
         )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Softmax(Spec):
+    """A softmax along some axes, as a layer: what its mask leaves out takes no part, and gives zeros.
+
+    Args:
+        axis: Along which, the batch being 0; negative ones count from the last.
+
+    >>> Softmax((1,))
+    Softmax(axis=(1,))
+    """
+
+    axis: tuple[int, ...] = (-1,)
+    cell: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.axis or not all(isinstance(axis, int) and axis for axis in self.axis):
+            raise SpecError(
+                f"axis={self.axis!r} are no axes.", "Softmax: axes are numbers other than 0.", "The batch stays."
+            )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Dot(Spec):
+    """Adds up the products of two tensors along an axis of each; the other axes of both are left, the first's first.
+
+    Args:
+        axes: The axis of the first and of the second, the batch being 0.
+        normalize: Whether both are divided by their lengths along it before: the cosine.
+
+    >>> Dot((2, 2))
+    Dot(axes=(2, 2))
+    """
+
+    axes: tuple[int, int]
+    _: dataclasses.KW_ONLY
+    normalize: bool = False
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for axis in self.axes:
+            _check_size("Dot", "axes", axis)
+        _check_flag("Dot", "normalize", self.normalize)
+
+    def equation(self, first: int, second: int) -> str:
+        """Return the product as ``einsum`` takes it, of so many axes each.
+
+        >>> Dot((2, 1)).equation(3, 2)
+        'abz,az->ab'
+        """
+        one = ["a", *"bcdefgh"[: first - 1]]
+        other = ["a", *"ijklmno"[: second - 1]]
+        one[self.axes[0]] = other[self.axes[1]] = "z"
+        left = [letter for letter in (*one, *other[1:]) if letter != "z"]
+        return f"{''.join(one)},{''.join(other)}->{''.join(left)}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -919,14 +1061,15 @@ class Pad(Spec):
 
 
 KINDS: dict[str, type[Spec]] = {
-    kind.__name__: kind for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D)
+    kind.__name__: kind
+    for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D, Attention, AdditiveAttention)
 }
 """The kinds of layer that have weights, by the name of their class."""
 
 WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
     for kind in (
-        *(Input, Constant, Dropout, Noise, Rescale, Activation, Masking, Merge, Operation, Flip, Remask),
+        *(Input, Constant, Dropout, Noise, Rescale, Activation, Masking, Merge, Operation, Softmax, Dot, Flip, Remask),
         *(Pool, Reshape, Permute, Repeat, Pad),
     )
 }
@@ -955,7 +1098,7 @@ def window(spec: Conv1D | Pool, steps: int) -> tuple[int, int, int]:
 
 def outputs_of(spec: Spec) -> tuple[str, ...]:
     """Return the names of what a layer gives, in order."""
-    return spec.outputs if isinstance(spec, Recurrent) else ("output",)
+    return spec.outputs if isinstance(spec, Recurrent | Attending) else ("output",)
 
 
 def is_one_cell(one: Spec, other: Spec) -> bool:
@@ -964,15 +1107,20 @@ def is_one_cell(one: Spec, other: Spec) -> bool:
     >>> is_one_cell(LSTM(3, 5), LSTM(3, 5, go_backwards=True)), is_one_cell(LSTM(3, 5), LSTM(3, 5, bias=False))
     (True, False)
     """
-    if one == other or not isinstance(one, Recurrent) or type(one) is not type(other):
+    if one == other or type(one) is not type(other):
         return one == other
+    if isinstance(one, Attending):
+        return one.replace(**{name: getattr(other, name) for name in CALL}) == other
+    if not isinstance(one, Recurrent):
+        return False
     return one.directions == one.layers == 1 and one.replace(**{name: getattr(other, name) for name in RUN}) == other
 
 
-def is_state(spec: Spec, number: int) -> bool:
-    """Say whether an output is a state, to which no mask belongs.
+def is_beside(spec: Spec, number: int) -> bool:
+    """Say whether an output stands beside the sequence, so that no mask belongs to it: a state, or scores.
 
-    >>> is_state(LSTM(3, 5), 0), is_state(LSTM(3, 5), 2)
-    (False, True)
+    >>> is_beside(LSTM(3, 5), 0), is_beside(LSTM(3, 5), 2), is_beside(Attention(return_scores=True), 1)
+    (False, True, True)
     """
-    return "state_" in outputs_of(spec)[number]
+    name = outputs_of(spec)[number]
+    return "state_" in name or name == "scores"
