@@ -89,11 +89,12 @@ def make(
         from gatewise_keras import cells
 
         return cells.Flip(spec.values, spec.mask, **common)
-    twin = twin_for(spec)
+    axes = getattr(spec, "axes", len(shape) - 2 if shape else 1)
+    twin = twin_for(spec, axes)
     if twin is not None:
-        layer = getattr(keras.layers, twin)(**arguments_for(spec), **common)
+        layer = getattr(keras.layers, twin)(**arguments_for(spec, axes), **common)
         if spec.cell:
-            layer.build(tuple(shape or (None, None, options["features"])))
+            layer.build(tuple(shape or (None, *(None for _ in range(axes)), options["features"])))
         return layer
     if isinstance(spec, Dropout):
         return keras.layers.Dropout(spec.rate, **common)

@@ -25,6 +25,7 @@ from gatewise.core.spec import (
     TESTS,
     Activation,
     Constant,
+    Conv,
     Conv1D,
     Dense,
     Dropout,
@@ -638,7 +639,7 @@ def draw_trial(
 def _long_enough(network: Network, length: int) -> int:
     """Return how many steps to feed, so that recurrent layers behind convolutions and pools read so many."""
     if not any(
-        isinstance(layer.spec, Conv1D | Pool) or (isinstance(layer.spec, Operation) and layer.spec.counts_steps)
+        isinstance(layer.spec, Conv | Pool) or (isinstance(layer.spec, Operation) and layer.spec.counts_steps)
         for layer in network.layers
     ):
         return length
