@@ -10,7 +10,7 @@ import functools
 import itertools
 
 from gatewise.core.layout import Framework, Layout, gaps, store
-from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Dense, Embedding, LayerNorm, Spec
+from gatewise.core.spec import GRU, LSTM, RNN, BatchNorm, Conv1D, Conv2D, Dense, Embedding, LayerNorm, Spec
 from gatewise.errors import UnsupportedSpecError
 from gatewise.registry import frameworks
 
@@ -300,6 +300,12 @@ OTHER_LAYOUTS = (
         tensors={"w": "bias + kernel: (1 + channels width) units"},
         **_INVENTED,
     ),
+    Layout(
+        "loopback:Sweep",
+        cell="conv2d",
+        tensors={"w": "kernel: width (units height) channels", "b": "bias: 1 units"},
+        **_INVENTED,
+    ),
     Layout("loopback:Table", cell="embedding", tensors={"rows": "table: (units tokens) 1"}, **_INVENTED),
 )
 
@@ -369,6 +375,13 @@ SPECS: dict[str, tuple[Spec, ...]] = {
         Conv1D(4, 6, 2, groups=2),
         Conv1D(3, 3, 3, padding="same"),
         Conv1D(1, 1),
+    ),
+    "conv2d": (
+        Conv2D(3, 5, 4, 2),
+        Conv2D(4, 2, 2, 3, bias=False),
+        Conv2D(4, 6, 3, 2, groups=2),
+        Conv2D(3, 3, 3, 3, padding="same"),
+        Conv2D(1, 1),
     ),
 }
 """Layers that between them have every option; features and units differ in most, and are equal or 1 in some."""

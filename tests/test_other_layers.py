@@ -634,7 +634,7 @@ REFUSED = {
     "renormalisation": (lambda layers: layers.BatchNormalization(renorm=True, name="n"), "renorm=True"),
     "channels first": (lambda layers: layers.MaxPooling1D(data_format="channels_first", name="n"), "data_format"),
     "root mean square": (lambda layers: layers.LayerNormalization(rms_scaling=True, name="n"), "rms_scaling=True"),
-    "steps repeated": (lambda layers: layers.UpSampling1D(2, name="n"), "UpSampling1D"),
+    "steps spread out": (lambda layers: layers.Conv1DTranspose(4, 2, name="n"), "Conv1DTranspose"),
 }
 
 
