@@ -33,7 +33,7 @@ from gatewise.parity import side
 from gatewise.registry import owner
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-10}
-SEEDS = range(6)
+SEEDS = range(4)
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not support masking")
 pick = random_models.pick
 
@@ -254,7 +254,7 @@ def test_a_model_verifies(keras, torch):
     parity = gw.verify(model, gw.port(model, "torch"), gradients=True)
     assert parity.passed, parity
     planted = {each.mistake for each in parity.planted if each.layer == gw.describe(model).weighted[0].name}
-    assert {"bias dropped", "kernel transposed", "padding valid for same"} & planted >= {"bias dropped"}
+    assert planted >= {"bias dropped", "kernel transposed"}
 
 
 @pytest.mark.parametrize("distributed", [False, True])
