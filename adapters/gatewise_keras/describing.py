@@ -69,8 +69,10 @@ def describe(obj: Any) -> Network:
         source = alone(first.spec, obj.name, batch=batch).layers[0]
         shape = source.spec.options()["shape"]
         built = len(obj._build_shapes_dict.get("input_shape") or ())
-        if isinstance(first.spec, Dense | Norm) and (built == 2 or isinstance(first.spec, Norm)):
-            shape = (None,) * (built - 2) + shape[-1:]
+        if isinstance(first.spec, Dense | Norm) and built == 2:
+            shape = shape[1:]
+        elif isinstance(first.spec, Norm) and built - first.distributed > 3:
+            shape = (None,) * (built - first.distributed - 2) + shape[-1:]
         shape = (None,) * first.distributed + shape
         return Network((Layer(source.name, source.spec.replace(shape=shape)), *laying.layers), laying.outputs)
     return _Graph(obj).network()
