@@ -65,6 +65,9 @@ COMMANDS = {
     "count": ["count", "keras", "torch", *LAYER, "--gates", "--timesteps", "400", "--activation", "relu"],
     "count a stack": ["count", "torch", *LAYER, "--layers", "2", "--bidirectional"],
     "count a convolution": ["count", "keras", "torch", "--cell", "Conv1D", "-x", "8", "-u", "6", "--width", "3"],
+    "count a convolution of images": [
+        *["count", "keras", "torch", "--cell", "Conv2D", "-x", "3", "-u", "8", "--height", "3", "--width", "5"]
+    ],
     "count an embedding": ["count", "keras", "--cell", "Embedding", "--tokens", "1000", "-u", "64"],
     "explain": ["explain", "keras", "torch", *LAYER, "--batch", "32"],
     "explain a gru": ["explain", "keras", "torch", "--cell", "gru", *LAYER],
@@ -411,6 +414,7 @@ BAD = {
     "layers 10**12": (["count", "torch", *LAYER, "--layers", str(10**12)], 2, ["layers=1000000000000 is out of range"]),
     "no units": (["count", "keras", "-x", "3"], 2, ["LSTM needs units", "Give -u"]),
     "no features": (["count", "keras", "-u", "3"], 2, ["LSTM needs features", "Give -x"]),
+    "no height": (["count", "keras", "--cell", "Conv2D", "-x", "3", "-u", "3"], 2, ["Conv2D needs height", "--height"]),
     "no width": (["count", "keras", "--cell", "Conv1D", "-x", "3", "-u", "3"], 2, ["Conv1D needs width", "--width"]),
     "no tokens": (["count", "keras", "--cell", "Embedding", "-u", "3"], 2, ["Embedding needs tokens", "--tokens"]),
     "option of another kind": (

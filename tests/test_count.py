@@ -32,7 +32,7 @@ def value(formula, letters):
 
 def letters_of(spec):
     """What each letter of a formula stands for, taken from the spec by hand."""
-    names = ("features", "units", "tokens", "projection", "width", "channels")
+    names = ("features", "units", "tokens", "projection", "height", "width", "channels")
     found = {name: getattr(spec, name) for name in names if hasattr(spec, name)}
     if hasattr(spec, "layers"):
         found |= {"layers": spec.layers, "directions": 2 if spec.bidirectional else 1}
@@ -202,7 +202,8 @@ def test_counts_with_a_projection():
 
 def resized(spec, rng):
     """The same layer with other sizes; a stack may become deeper."""
-    changes = {name: rng.randint(2, 99) for name in ("features", "units", "tokens", "width") if hasattr(spec, name)}
+    sizes = ("features", "units", "tokens", "height", "width")
+    changes = {name: rng.randint(2, 99) for name in sizes if hasattr(spec, name)}
     if getattr(spec, "groups", 1) > 1:
         changes |= {name: changes[name] * spec.groups for name in ("features", "units")}
     if getattr(spec, "projection", None):

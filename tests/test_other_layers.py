@@ -753,7 +753,7 @@ REFUSED = {
         "threshold=0.5",
     ),
     "an activation with weights": (lambda layers: layers.Dense(3, layers.PReLU(), name="n"), "activation='PReLU'"),
-    "steps repeated": (lambda layers: layers.UpSampling1D(2, name="n"), "UpSampling1D"),
+    "steps spread out": (lambda layers: layers.Conv1DTranspose(4, 2, name="n"), "Conv1DTranspose"),
 }
 
 

@@ -116,13 +116,14 @@ def make(
         return keras.layers.Softmax(spec.axis[0] if len(spec.axis) == 1 else list(spec.axis), **common)
     if isinstance(spec, Dot):
         return keras.layers.Dot(spec.axes, spec.normalize, **common)
-    twin = twin_for(spec)
+    axes = getattr(spec, "axes", len(shape) - 2 if shape else 1)
+    twin = twin_for(spec, axes)
     if twin is not None:
-        layer = getattr(keras.layers, twin)(**with_activations(arguments_for(spec), dtype), **common)
+        layer = getattr(keras.layers, twin)(**with_activations(arguments_for(spec, axes), dtype), **common)
         if isinstance(spec, Attending):
             layer.build([tuple(shape or (None, None, options.get("features")))] * 2)
         elif spec.cell:
-            layer.build(tuple(shape or (None, None, options["features"])))
+            layer.build(tuple(shape or (None, *(None for _ in range(axes)), options["features"])))
         return layer
     if isinstance(spec, Dropout):
         return keras.layers.Dropout(spec.rate, **common)

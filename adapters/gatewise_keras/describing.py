@@ -82,8 +82,11 @@ def describe(obj: Any) -> Network:
         batch = _batch_of(next(iter(laying.natives.values()))) if stateful else None
         source = alone(first.spec, obj.name, batch=batch).layers[0]
         shape = source.spec.options()["shape"]
-        if isinstance(first.spec, Dense | Norm) and len(obj._build_shapes_dict.get("input_shape") or ()) == 2:
+        built = len(obj._build_shapes_dict.get("input_shape") or ())
+        if isinstance(first.spec, Dense | Norm) and built == 2:
             shape = shape[1:]
+        elif isinstance(first.spec, Norm) and built - first.distributed > 3:
+            shape = (None,) * (built - first.distributed - 2) + shape[-1:]
         shape = (None,) * first.distributed + shape
         return Network((Layer(source.name, source.spec.replace(shape=shape)), *laying.layers), laying.outputs)
     return _Graph(obj).network()
@@ -143,7 +146,7 @@ def alone(spec: Spec, name: str = "layer", trainable: bool = True, batch: int | 
     shape: tuple[int | None, ...] = (None,)
     if not isinstance(spec, Embedding):
         width = spec.options().get("features")
-        shape = (None, width) if width else (None,)
+        shape = (None,) * getattr(spec, "axes", 1) + ((width,) if width else ())
     source = "input" if name != "input" else "input_1"
     layers = (
         Layer(source, Input(shape, integer=isinstance(spec, Embedding), batch=batch)),
@@ -512,7 +515,13 @@ def _is_read_elsewhere(model: Any, tensor: Any) -> bool:
         if sum(any(each is tensor for each in keras.tree.flatten(node.arguments.args)) for node in nodes) > 1:
             return True
         operation, node, _ = tensor._keras_history
-        if type(operation).__name__ not in ("Identity", "Dropout", "SpatialDropout1D", "ActivityRegularization"):
+        if type(operation).__name__ not in (
+            "Identity",
+            "Dropout",
+            "SpatialDropout1D",
+            "SpatialDropout2D",
+            "ActivityRegularization",
+        ):
             return False
         tensor = keras.tree.flatten(operation._inbound_nodes[node].arguments.args)[0]
 

@@ -160,6 +160,13 @@ ADDITIVE_ATTENTION = Layout(
     source="keras-team/keras keras/src/layers/attention/additive_attention.py, AdditiveAttention.build",
     verified="live",
 )
+CONV_2D = Layout(
+    "keras:Conv2D",
+    cell="conv2d",
+    tensors={"kernel": "kernel: height width channels units", "bias": "bias: units"},
+    source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
+    verified="live",
+)
 
 DEFAULTS = defaults(
     f"{_RNN}/lstm.py, class LSTM, section Args",
@@ -182,12 +189,15 @@ DEFAULTS = defaults(
 LIMITS = (
     Limit(
         "a layer",
-        "Conv2D, ConvLSTM, MultiHeadAttention, other normalisations, …",
+        "Conv3D, ConvLSTM, MultiHeadAttention, other normalisations, …",
         "ours",
         "Beyond recurrent models: counted and explained, and not ported.",
     ),
-    Limit("axis", "other than the last, of a normalisation", "ours", "Features lie on the last axis of a sequence."),
-    Limit("data_format", "channels_first", "ours", "Features lie on the last axis of a sequence."),
+    Limit("axis", "other than the last, of a normalisation", "ours", "Features lie on the last axis."),
+    Limit("data_format", "channels_first", "ours", "Features lie on the last axis, of sequences and of images."),
+    Limit(
+        "interpolation", "bilinear and others, of UpSampling2D", "ours", "Each place is given several times, as it is."
+    ),
     Limit("renorm, rms_scaling", "True", "ours", "They normalise by other numbers; no layer of torch does."),
     Limit("activation", "a callable of your own", "impossible", "Its code has no name in another framework."),
     Limit("activation", "threshold, glu", "theirs", "They fail in a recurrent layer of Keras itself."),
@@ -232,7 +242,7 @@ FRAMEWORK = Framework(
     ("keras", "tensorflow"),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D, ATTENTION, ADDITIVE_ATTENTION),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D, CONV_2D, ATTENTION, ADDITIVE_ATTENTION),
     ),
     DEFAULTS,
     LIMITS,

@@ -27,7 +27,7 @@ from gatewise.core.spec import (
     with_number,
 )
 from gatewise.errors import UnsupportedModelError
-from gatewise_keras.ordinary import ALONE, TWINS, Twin
+from gatewise_keras.ordinary import TWINS, Twin, options_of
 
 CLASSES: dict[type[Spec], str] = {
     LSTM: "LSTM",
@@ -192,9 +192,13 @@ def spec_of(layer: Any) -> Spec:
         if not axes or 0 in axes:
             raise refusal(layer, "axis", layer.axis, "It shares out the batch.", "Give another axis.")
         return Softmax(axes)
-    if type(layer) is keras.layers.Cropping1D:
-        before, behind = layer.cropping
-        return Operation("get_item", key=((before or None, -behind or None, None),))  # it has no mask, either
+    if type(layer) in (keras.layers.Cropping1D, keras.layers.Cropping2D):
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            why = "A port knows data_format='channels_last' alone."
+            raise refusal(layer, "data_format", layer.data_format, why, "Use that, or do it around the port.")
+        pairs = [layer.cropping] if type(layer) is keras.layers.Cropping1D else layer.cropping
+        key = tuple((before or None, -behind or None, None) for before, behind in pairs)
+        return Operation("get_item", key=key)  # it has no mask, either
     if type(layer) is keras.layers.Normalization:
         return _standardising(layer)
     twin = TWINS.get(type(layer).__name__)
@@ -235,13 +239,13 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
         if getattr(layer, argument) != value:
             why = f"A port knows {argument}={value!r} alone."
             raise refusal(layer, argument, getattr(layer, argument), why, "Use that, or do it around the port.")
-    options = {option: getattr(layer, argument) for option, argument in twin.arguments.items()}
-    options |= {option: options[option][0] for option in ALONE if isinstance(options.get(option), tuple)}
+    options = options_of(twin, {option: getattr(layer, argument) for option, argument in twin.arguments.items()})
     options |= {option: value.item() for option, value in options.items() if isinstance(value, np.generic)}
     if twin.kind is Rescale:
-        for option, value in options.items():  # Keras makes float32 of what is no array
+        for option, argument in twin.arguments.items():  # Keras makes float32 of what is no array
+            value = options[option]
             constants = value if isinstance(value, np.ndarray) else np.float32(value)
-            options[option] = _constants(layer, twin.arguments[option], constants)
+            options[option] = _constants(layer, argument, constants)
     if "activation" in options:
         options["activation"] = _activation(layer, "activation")
     if twin.kind.cell:
@@ -251,10 +255,10 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
         shape = shape[0] if isinstance(shape[0], list | tuple) else shape
         axes = np.atleast_1d(getattr(layer, "axis", -1))
         if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
-            why = "It normalises along other axes than the last, which is where features lie in a sequence."
+            why = "It normalises along other axes than the last, which is where features lie."
             raise refusal(layer, "axis", layer.axis, why, "Use axis=-1, or do it around the port.")
         options["features"] = int(shape[-1])
-    return twin.kind(**options, **twin.fixed)
+    return twin.kind(**options)
 
 
 def _standardising(layer: Any) -> Rescale:
@@ -403,7 +407,7 @@ def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> U
 
 def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     """Return the error for a layer whose class is not supported."""
-    others = "Softmax", "Dot", "Cropping1D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
+    others = "Softmax", "Dot", "Cropping1D", "Cropping2D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
         f"Layer {name!r} is a {kind}, which is not supported.",

@@ -252,7 +252,7 @@ def describe(obj: Any) -> Network:
     if (norm := norm_spec(obj)) is not None:
         trainable = (trainable or not list(obj.parameters())) and not getattr(obj, "frozen", False)
         return _pair(Input((None, norm.features)), Layer(name, norm, ("input",), trainable))
-    if isinstance(obj, nn.Conv1d | nn.BatchNorm1d):
+    if isinstance(obj, nn.Conv1d | nn.Conv2d | nn.BatchNorm1d):
         why = "alone it has the features second, and the layer of Keras has them last"
         if isinstance(obj, nn.BatchNorm1d):
             why += "; in training its running_var moves towards the unbiased variance, and Keras's towards the biased"

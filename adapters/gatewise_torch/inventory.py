@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
-from gatewise.core.spec import RNN, BatchNorm, Conv1D, Dense, Embedding, Spec
+from gatewise.core.spec import RNN, BatchNorm, Conv1D, Conv2D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.adapter import KINDS, attention_spec, is_general, norm_spec, recurrent_spec
 from gatewise_torch.attention import AdditiveAttention, Attention
@@ -36,6 +36,7 @@ BUILT_IN = (
     nn.Embedding,
     nn.LayerNorm,
     nn.Conv1d,
+    nn.Conv2d,
     Normalising,
     Attention,
     AdditiveAttention,
@@ -171,6 +172,9 @@ def _spec(module: nn.Module, tensors: Iterable[Tensor]) -> Spec | None:
         return Conv1D(
             *sizes, strides=one.stride[0], dilation=one.dilation[0], groups=one.groups, bias=one.bias is not None
         )
+    if kind is nn.Conv2d:
+        sizes = one.in_channels, one.out_channels, *one.kernel_size
+        return Conv2D(*sizes, strides=one.stride, dilation=one.dilation, groups=one.groups, bias=one.bias is not None)
     if kind in BATCH_NORMS:
         return BatchNorm(one.num_features, scale=one.affine, shift=one.affine, epsilon=one.eps)
     return attention_spec(one) or norm_spec(one)

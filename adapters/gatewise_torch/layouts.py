@@ -106,6 +106,13 @@ CONV_1D = Layout(
     source="pytorch/pytorch torch/nn/modules/conv.py, class Conv1d",
     verified="live",
 )
+CONV_2D = Layout(
+    "torch:Conv2d",
+    cell="conv2d",
+    tensors={"weight": "kernel: units channels height width", "bias": "bias: units"},
+    source="pytorch/pytorch torch/nn/modules/conv.py, class Conv2d",
+    verified="live",
+)
 
 # The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. They stand
 # behind torch.nn's own, so that "torch" alone means those.
@@ -215,7 +222,7 @@ LIMITS = (
     Limit("nn.Sequential", "of a recurrent layer that gives its states, not last", "theirs", "torch cannot run it."),
     Limit("max_norm, scale_grad_by_freq", "of nn.Embedding", "theirs", "Keras's Embedding has no such option."),
     Limit(
-        "nn.BatchNorm1d, nn.Conv1d",
+        "nn.BatchNorm1d, nn.Conv1d, nn.Conv2d",
         "alone",
         "theirs",
         "Features second, where layers of Keras have them last.",
@@ -232,7 +239,7 @@ FRAMEWORK = Framework(
     ("torch",),
     (
         *(LSTM, GRU, RNN, LINEAR, EMBEDDING, LSTM_CELL, GRU_CELL, RNN_CELL),
-        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM, CONV_1D),
+        *(GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_GRU, GENERAL_RNN, BATCH_NORM, LAYER_NORM, CONV_1D, CONV_2D),
         *(GENERAL_BATCH_NORM, GENERAL_ATTENTION, GENERAL_ADDITIVE_ATTENTION),
     ),
     DEFAULTS,

@@ -17,7 +17,7 @@ from gatewise.core.spec import (
     Attending,
     BatchNorm,
     Constant,
-    Conv1D,
+    Conv,
     Dense,
     Dot,
     Dropout,
@@ -110,10 +110,11 @@ def make(spec: Spec, *, masked: bool = False, dtype: torch.dtype | None = None, 
         return nn.Linear(spec.features, spec.units, bias=spec.bias, dtype=dtype)
     if isinstance(spec, Embedding):
         return nn.Embedding(spec.tokens, spec.units, dtype=dtype)
-    if isinstance(spec, Conv1D):
-        sizes = spec.features, spec.units, spec.width
-        common = {"stride": spec.strides, "dilation": spec.dilation, "groups": spec.groups}
-        return nn.Conv1d(*sizes, **common, bias=spec.bias, dtype=dtype)
+    if isinstance(spec, Conv):
+        options = spec.options()
+        common = {name: options[name] for name in ("dilation", "groups", "bias")} | {"stride": options["strides"]}
+        convolution: Any = {1: nn.Conv1d, 2: nn.Conv2d}[spec.axes]
+        return cast(nn.Module, convolution(spec.features, spec.units, spec.sizes, **common, dtype=dtype))
     if isinstance(spec, BatchNorm):
         from gatewise_torch.normalisation import BatchNorm as Normalising
 
@@ -385,16 +386,16 @@ class Model(nn.Module):
             return [MOVED[type(spec)](spec, value, mask if layer.masked else None)], None
         if isinstance(spec, Softmax):
             out = softmaxed(spec, value, mask if layer.masked else None)
-        elif isinstance(spec, Conv1D):
+        elif isinstance(spec, Conv):
             out = convolved(spec, module, value)
         elif isinstance(spec, BatchNorm):
             out = module(value, mask)
         elif isinstance(spec, Dropout) and spec.whole:
-            out = module(value.transpose(1, 2)).transpose(1, 2)
+            out = module(value.flatten(1, -2).transpose(1, 2)).transpose(1, 2).reshape(value.shape)
         else:
             out = module(value)
-        if isinstance(spec, Dense | Conv1D | Activation):
-            out = activation(spec.activation, layer.name, "activation").function(out)
+        if isinstance(spec, Dense | Conv | Activation):
+            out = activation(spec.options()["activation"], layer.name, "activation").function(out)
         return [out], None if spec.ends_mask else mask
 
     def _run_each(

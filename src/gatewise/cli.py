@@ -77,8 +77,9 @@ _SPEC_OPTIONS = [
     click.option("--features", "-x", type=SIZE, help="Size of the input."),
     click.option("--units", "-u", type=SIZE, help="Size of the state."),
     click.option("--tokens", type=SIZE, help="Rows of an Embedding."),
-    click.option("--width", type=SIZE, help="Steps that one output of a Conv1D sees."),
-    click.option("--groups", type=SIZE, help="Parts of a Conv1D that see nothing of each other."),
+    click.option("--height", type=SIZE, help="Rows that one output of a Conv2D sees."),
+    click.option("--width", type=SIZE, help="Steps that one output of a Conv1D sees, or columns of a Conv2D."),
+    click.option("--groups", type=SIZE, help="Parts of a convolution that see nothing of each other."),
     click.option("--layers", type=SIZE, help="How many layers are stacked."),
     click.option("--bidirectional", is_flag=True, default=None, help="Also read the sequence from its end."),
     click.option(
@@ -146,10 +147,11 @@ def _spec(options: dict[str, Any]) -> Spec:
     for name, what, example in (
         ("features", "the size of the input", "-x 3"),
         ("tokens", "the number of rows of the table", "--tokens 1000"),
+        ("height", "how many rows one output sees", "--height 3"),
         ("width", "how many steps one output sees", "--width 3"),
         (
             "units",
-            "the size of the output" if cell in ("Dense", "Embedding", "Conv1D") else "the size of the state",
+            "the size of the output" if cell in ("Dense", "Embedding", "Conv1D", "Conv2D") else "the size of the state",
             "-u 50",
         ),
     ):

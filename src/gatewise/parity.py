@@ -27,6 +27,7 @@ from gatewise.core.spec import (
     Activation,
     Attention,
     Constant,
+    Conv,
     Conv1D,
     Dense,
     Dropout,
@@ -653,7 +654,7 @@ def draw_trial(
 def _long_enough(network: Network, length: int) -> int:
     """Return how many steps to feed, so that recurrent layers behind convolutions and pools read so many."""
     if not any(
-        isinstance(layer.spec, Conv1D | Pool) or (isinstance(layer.spec, Operation) and layer.spec.counts_steps)
+        isinstance(layer.spec, Conv | Pool) or (isinstance(layer.spec, Operation) and layer.spec.counts_steps)
         for layer in network.layers
     ):
         return length

@@ -17,7 +17,7 @@ import numpy as np
 
 from gatewise.core.layout import GATES, store, summed_gates
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, Norm, Pool, Recurrent, Spec
+from gatewise.core.spec import BatchNorm, Conv, Dense, Dropout, Input, Norm, Pool, Recurrent, Spec, Upsample
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units
@@ -457,8 +457,8 @@ def absorbed_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
     def in_front(layer: Layer) -> Iterator[tuple[str, str]]:
         front = network[source_of(layer.inputs[0])[0]]
         options = front.spec.options()
-        passes = isinstance(front.spec, Dropout | Pool)  # Dropout is off.
-        adds = isinstance(front.spec, Dense | Conv1D | Norm) and options.get("activation", "linear") == "linear"
+        passes = isinstance(front.spec, Dropout | Pool | Upsample)  # Dropout is off.
+        adds = isinstance(front.spec, Dense | Conv | Norm) and options.get("activation", "linear") == "linear"
         if not (passes or adds) or uses[front.owner] > 1 or readers[front.name] > 1:
             return
         part = "shift" if isinstance(front.spec, Norm) else "bias"

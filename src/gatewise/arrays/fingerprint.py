@@ -10,6 +10,7 @@ from gatewise.core.spec import Spec
 from gatewise.errors import SpecError
 
 _WIDTH = 1000  # indices stand in three digits each
+_FOURTH = 90  # but for the fourth, of which float64 holds no more
 
 
 def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
@@ -17,10 +18,10 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
 
     In ``10302014007``, read from the right, ``007`` is the column, ``014`` the row, ``2`` the gate (from 1),
     ``0`` the direction, ``03`` the layer, and ``1`` the part (from 1). In front of it stands the place along a third
-    axis, where a part has one. All numbers are exact in float64.
+    axis, where a part has one, and before that along a fourth. All numbers are exact in float64.
 
     Args:
-        spec: The layer; no axis may be longer than 1,000.
+        spec: The layer; no axis may be longer than 1,000, and a fourth one not longer than 90.
         layout: The layout whose names and shapes the arrays get.
 
     Returns:
@@ -41,11 +42,14 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
 
 def encode(spec: Spec, element: Element) -> float:
     """Return the number that names a canonical element."""
-    key, (row, column, depth) = element.key, (*element.place, 0, 0, 0)[:3]
-    if max(row, column, depth) >= _WIDTH or key.layer > 99:
+    key, (row, column, depth, fourth) = element.key, (*element.place, 0, 0, 0)[:4]
+    if max(row, column, depth) >= _WIDTH or fourth >= _FOURTH or key.layer > 99:
         raise SpecError(
-            f"{spec} is too large for fingerprints.", f"An axis is longer than {_WIDTH:,}.", "Use a smaller layer."
+            f"{spec} is too large for fingerprints.",
+            f"An axis is longer than {_WIDTH:,}, or a fourth one than {_FOURTH}.",
+            "Use a smaller layer.",
         )
+    depth += fourth * _WIDTH
     part, gate = list(PARTS[spec.cell]).index(key.part) + 1, GATES[spec.cell].find(key.gate) + 1 if key.gate else 0
     block = (((depth * 10 + part) * 100 + key.layer) * 10 + key.direction) * 10 + gate
     return float(block * _WIDTH**2 + row * _WIDTH + column)
@@ -68,4 +72,5 @@ def decode(spec: Spec, value: float) -> Element:
     name = list(PARTS[spec.cell])[part - 1]
     axes = [axis for axis in PARTS[spec.cell][name].split() if axis != "gate"]
     letter = GATES[spec.cell][gate - 1] if gate else ""
-    return Element(Key(name, layer, direction, letter), (row, column, depth)[: len(axes)])
+    fourth, depth = divmod(depth, _WIDTH)
+    return Element(Key(name, layer, direction, letter), (row, column, depth, fourth)[: len(axes)])

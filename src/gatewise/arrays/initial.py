@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gatewise.core.layout import CANONICAL, Key, axis_length, gates_of, store
-from gatewise.core.spec import Spec
+from gatewise.core.layout import CANONICAL, PARTS, Key, axis_length, gates_of, store
+from gatewise.core.spec import Conv, Dense, Spec
 from gatewise.errors import SpecError, nearest
 
 Draw = Callable[[np.random.Generator, Spec, str, int], np.ndarray]
@@ -72,8 +72,8 @@ def _keras(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
         # Keras draws one kernel for all gates together, so all of them count among its outputs. Of a convolution every
         # step that is seen counts, for what comes in and what goes out.
         outputs, inputs = int(np.prod(shape[:-1])), shape[-1]
-        if spec.cell == "conv1d":
-            outputs, inputs = shape[0] * shape[2], shape[1] * shape[2]
+        if isinstance(spec, Conv):
+            outputs, inputs = (size * int(np.prod(spec.sizes)) for size in shape[:2])
         limit = np.sqrt(6 / (inputs + outputs))
         return random.uniform(-limit, limit, shape)
     if spec.cell == "additive_attention":
@@ -104,9 +104,9 @@ def _torch(random: np.random.Generator, spec: Spec, part: str, layer: int) -> np
         return _keras(random, spec, part, layer)
     if part in NEUTRAL:
         return np.full(shape, NEUTRAL[part])
-    # nn.Linear and nn.Conv1d count their inputs, the recurrent layers their units.
-    counted = {"dense": ("features",), "conv1d": ("channels", "width")}.get(spec.cell, ("units",))
-    width = np.prod([axis_length(spec, axis) for axis in counted])
+    # nn.Linear and convolutions count their inputs, the recurrent layers their units.
+    inputs = PARTS[spec.cell]["kernel"].split()[1:] if isinstance(spec, Conv | Dense) else ("units",)
+    width = np.prod([axis_length(spec, axis) for axis in inputs])
     return random.uniform(-1 / np.sqrt(width), 1 / np.sqrt(width), shape)
 
 

@@ -38,8 +38,10 @@ from gatewise.core.spec import (
     Reshape,
     Softmax,
     Spec,
+    Upsample,
     is_beside,
     outputs_of,
+    per_axis,
     window,
 )
 
@@ -450,16 +452,28 @@ def _dotted(spec: Dot, first: Array, second: Array) -> Array:
 
 
 def _pooled(spec: Pool, value: Array, mask: Array | None) -> Array:
-    if spec.size is None and spec.pool == "mean" and mask is not None:
+    axes = tuple(range(1, 1 + spec.axes))
+    if spec.size is None and spec.pool == "mean" and spec.axes == 1 and mask is not None:
         counts = np.expand_dims(mask, -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             made: Array = np.where(counts, value, 0).sum(1, keepdims=True) / counts.sum(1, keepdims=True)
     else:
-        steps, before, _ = window(spec, value.shape[1])
-        starts = [step * spec.moves - before for step in range(steps)]
-        windows = [value[:, max(0, start) : start + (spec.size or value.shape[1])] for start in starts]
-        made = np.stack([each.max(1) if spec.pool == "max" else each.mean(1) for each in windows], 1)
-    return made if spec.size is not None or spec.keep else made[:, 0]
+        sizes = value.shape[1:-1]
+        steps, before, _ = zip(*(window(spec, size, axis) for axis, size in enumerate(sizes)), strict=True)
+        made = np.empty((len(value), *steps, value.shape[-1]))
+        for place in np.ndindex(*steps):
+            starts = [at * moves - pad for at, (_, moves), pad in zip(place, spec.windows, before, strict=True)]
+            reaches = [reach or size for (reach, _), size in zip(spec.windows, sizes, strict=True)]
+            seen = [slice(max(0, start), start + reach) for start, reach in zip(starts, reaches, strict=True)]
+            each = value[:, *seen]
+            made[:, *place] = each.max(axes) if spec.pool == "max" else each.mean(axes)
+    return made if spec.size is not None or spec.keep else np.squeeze(made, axes)
+
+
+def _upsampled(spec: Upsample, value: Array, _: Array | None) -> Array:
+    for axis, times in enumerate(per_axis(spec.times, spec.axes)):
+        value = np.repeat(value, times, 1 + axis)
+    return value
 
 
 MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
@@ -467,7 +481,8 @@ MOVED: dict[type[Spec], Callable[[Any, Array, Array | None], Array]] = {
     Reshape: lambda spec, value, _: value.reshape(len(value), *spec.shape),
     Permute: lambda spec, value, _: np.transpose(value, (0, *spec.order)),
     Repeat: lambda spec, value, _: np.repeat(value[:, None], spec.times, 1),
-    Pad: lambda spec, value, _: np.pad(value, ((0, 0), spec.steps, (0, 0))),
+    Pad: lambda spec, value, _: np.pad(value, ((0, 0), *spec.pairs, (0, 0))),
+    Upsample: _upsampled,
 }
 """What kinds without weights make of their input, and of the mask on it."""
 

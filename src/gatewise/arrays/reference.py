@@ -9,6 +9,7 @@ Letters of the shapes: B batch, T time, L layers, D directions (1 or 2), F featu
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +25,14 @@ from gatewise.core.spec import (
     Attending,
     Attention,
     BatchNorm,
-    Conv1D,
+    Conv,
     Dense,
     Embedding,
     LayerNorm,
     Recurrent,
     Spec,
     numbered,
+    per_axis,
     window,
 )
 from gatewise.errors import ShapeError, SpecError, WeightsError, nearest
@@ -286,6 +288,7 @@ def run(
     projection_bias     state                   LSTM with a projection
     kernel, bias        units, features; units  Dense
     kernel, bias        units, channels, width; units  Conv1D
+    kernel, bias        units, channels, height, width; units  Conv2D
     table               tokens, units           Embedding
     scale, shift        features                BatchNorm, LayerNorm
     mean, variance      features                BatchNorm
@@ -333,7 +336,7 @@ def run(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if isinstance(spec, Dense):
             return _run_dense(spec, weights, inputs)
-        if isinstance(spec, Conv1D):
+        if isinstance(spec, Conv):
             return _run_convolution(spec, weights, inputs)
         if isinstance(spec, Embedding):
             return _run_embedding(spec, weights, inputs)
@@ -343,7 +346,7 @@ def run(
             return _run_recurrent(spec, weights, inputs, state, mask, zero_output_for_mask, input_clip)
     raise SpecError(
         f"{type(spec).__name__} has no reference.",
-        "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm and Conv1D.",
+        "The reference computes LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D and Conv2D.",
         "An attention reads several sequences: attend runs it. Compare others with the framework's own output.",
     )
 
@@ -424,27 +427,35 @@ def _run_dense(spec: Dense, weights: Mapping[str, ArrayLike], inputs: ArrayLike)
     return Result(activation_function(spec.activation)(x @ w["kernel"].T + w["bias"]), ())
 
 
-def _run_convolution(spec: Conv1D, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:
-    x = _fitting("inputs", inputs, {"batch": None, "time": None, "features": spec.features}, spec)
+def _run_convolution(spec: Conv, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:
+    along = ("time",) if spec.axes == 1 else ("height", "width")
+    x = _fitting("inputs", inputs, {"batch": None, **dict.fromkeys(along), "features": spec.features}, spec)
+    places = ("height", "width")[-spec.axes :]
     shapes: dict[str, Shape] = {
-        "kernel": {"units": spec.units, "channels": spec.channels, "width": spec.width},
+        "kernel": {"units": spec.units, "channels": spec.channels, **dict(zip(places, spec.sizes, strict=True))},
         "bias": {"units": spec.units},
     }
     w = _fitting_weights(spec, weights, shapes)
-    steps, before, after = window(spec, x.shape[1])
-    if not steps:
+    steps, before, after = zip(*(window(spec, size, axis) for axis, size in enumerate(x.shape[1:-1])), strict=True)
+    if 0 in steps:
+        met = " by ".join(map(str, x.shape[1:-1]))
         raise ShapeError(
-            f"'inputs' have {x.shape[1]} steps, fewer than one window sees.", repr(spec), "Give a longer sequence."
+            f"'inputs' have {met} steps, fewer than one window sees.", repr(spec), "Give a longer sequence."
         )
-    x = np.pad(x, ((0, 0), (before, after), (0, 0)))
-    grouped = x.reshape(*x.shape[:2], spec.groups, spec.channels)
-    kernel = w["kernel"].reshape(spec.groups, -1, spec.channels, spec.width)
-    total = np.zeros((len(x), steps, spec.units))
-    for place in range(spec.width):
-        first = place * spec.dilation
-        seen = grouped[:, first : first + (steps - 1) * spec.strides + 1 : spec.strides]
-        total += np.einsum("btgc,guc->btgu", seen, kernel[..., place]).reshape(total.shape)
-    return Result(activation_function(spec.activation)(total + w["bias"]), ())
+    x = np.pad(x, ((0, 0), *zip(before, after, strict=True), (0, 0)))
+    options = spec.options()
+    grouped = x.reshape(*x.shape[:-1], options["groups"], spec.channels)
+    kernel = w["kernel"].reshape(options["groups"], -1, spec.channels, *spec.sizes)
+    total = np.zeros((len(x), *steps, spec.units))
+    for place in np.ndindex(*spec.sizes):
+        # The numbers that this place of the kernel sees, all windows together.
+        firsts = map(operator.mul, place, per_axis(options["dilation"], spec.axes))
+        seen = [
+            slice(first, first + (count - 1) * moves + 1, moves)
+            for first, count, (_, moves) in zip(firsts, steps, spec.windows, strict=True)
+        ]
+        total += np.einsum("b...gc,guc->b...gu", grouped[:, *seen], kernel[(..., *place)]).reshape(total.shape)
+    return Result(activation_function(options["activation"])(total + w["bias"]), ())
 
 
 def _run_embedding(spec: Embedding, weights: Mapping[str, ArrayLike], inputs: ArrayLike) -> Result:

@@ -25,7 +25,7 @@ from gatewise.core.layout import (
     wanted_parts,
 )
 from gatewise.core.network import Network
-from gatewise.core.spec import Conv1D, Recurrent, Spec
+from gatewise.core.spec import Conv, Recurrent, Spec
 
 
 class GateTerm(NamedTuple):
@@ -197,7 +197,7 @@ def numbers(spec: Spec) -> dict[str, int]:
     named = {
         name: value for name, value in spec.options().items() if isinstance(value, int) and not isinstance(value, bool)
     }
-    more = ("directions",) if isinstance(spec, Recurrent) else ("channels",) if isinstance(spec, Conv1D) else ()
+    more = ("directions",) if isinstance(spec, Recurrent) else ("channels",) if isinstance(spec, Conv) else ()
     return named | {name: getattr(spec, name) for name in more}
 
 

@@ -16,7 +16,7 @@ from gatewise.errors import GatewiseError, ShapeError, WeightsError, nearest
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-UNKNOWN = ("units", "features", "projection", "tokens", "width")
+UNKNOWN = ("units", "features", "projection", "tokens", "height", "width")
 _MOST_LAYERS = 64
 
 

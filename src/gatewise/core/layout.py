@@ -27,7 +27,7 @@ from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
 
 GATES = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"} | dict.fromkeys(
-    ("dense", "embedding", "batchnorm", "layernorm", "conv1d", "attention", "additive_attention"), ""
+    ("dense", "embedding", "batchnorm", "layernorm", "conv1d", "conv2d", "attention", "additive_attention"), ""
 )
 """Canonical gates of each kind of cell, in canonical order."""
 
@@ -51,6 +51,7 @@ PARTS: dict[str, dict[str, str]] = {
     "batchnorm": {"scale": "features", "shift": "features", "mean": "features", "variance": "features"},
     "layernorm": {"scale": "features", "shift": "features"},
     "conv1d": {"kernel": "units channels width", "bias": "units"},
+    "conv2d": {"kernel": "units channels height width", "bias": "units"},
     "attention": {"scale": "", "concat_score": ""},
     "additive_attention": {"scale": "features"},
 }
@@ -392,7 +393,7 @@ class Layout:
     Args:
         name: ``"framework:Class"``.
         cell: ``lstm``, ``gru``, ``rnn``, ``dense``, ``embedding``, ``batchnorm``, ``layernorm``, ``conv1d``,
-            ``attention`` or ``additive_attention``.
+            ``conv2d``, ``attention`` or ``additive_attention``.
         gates: The canonical gate letters in the order this framework stores them.
         tensors: Name template → pattern, in the order the framework lists its tensors.
         source: Where a reader can check it.

@@ -39,7 +39,7 @@ Index = tuple[int, ...]
 Symbol = tuple[str, Index]
 Sum = dict[Symbol | None, float]  # source element → coefficient; None → the constant
 
-STAND_IN = {"features": 3, "units": 5, "projection": 2, "tokens": 7, "width": 4, "groups": 1}
+STAND_IN = {"features": 3, "units": 5, "projection": 2, "tokens": 7, "height": 6, "width": 4, "groups": 1}
 """Sizes for the trace: distinct, so that a transpose shows, and none is 1; groups only make an axis shorter."""
 
 

@@ -12,7 +12,7 @@ from gatewise.core.spec import (
     AdditiveAttention,
     Attending,
     Constant,
-    Conv1D,
+    Conv,
     Dense,
     Dot,
     Embedding,
@@ -28,6 +28,8 @@ from gatewise.core.spec import (
     Reshape,
     Softmax,
     Spec,
+    Upsample,
+    per_axis,
     window,
 )
 from gatewise.errors import SpecError
@@ -231,33 +233,38 @@ def _through(layer: Layer, spec: Spec, shape: Shape) -> tuple[Shape, ...]:
         return ((shape[0], *_reshaped(layer, spec, shape)),)
     if isinstance(spec, Softmax) and not all(-len(shape) < axis < len(shape) for axis in spec.axis):
         raise _misfit(layer, shape, f"It has no axes {spec.axis} behind the batch.", "Give axes that it has.")
-    rank = 3 if isinstance(spec, Conv1D | Pool | Pad) else 2 if isinstance(spec, Repeat) else len(shape)
+    along = spec.axes if isinstance(spec, Conv | Pool | Pad | Upsample) else 0
+    rank = 2 + along if along or isinstance(spec, Repeat) else len(shape)
     if len(shape) != rank:
-        raise _misfit(
-            layer,
-            shape,
-            f"{type(spec).__name__} reads {rank} axes.",
-            f"Give it {'(batch, timesteps, features)' if rank == 3 else '(batch, features)'}.",
-        )
+        raise _misfit(layer, shape, f"{type(spec).__name__} reads {rank} axes.", f"Give it {READ[along]}.")
     if isinstance(spec, Repeat):
         return ((shape[0], spec.times, shape[1]),)
     if isinstance(spec, Pad):
-        return ((shape[0], None if shape[1] is None else shape[1] + sum(spec.steps), shape[2]),)
-    if isinstance(spec, Conv1D | Pool):
+        pairs = zip(shape[1:-1], spec.pairs, strict=True)
+        return ((shape[0], *(None if size is None else size + sum(pair) for size, pair in pairs), shape[-1]),)
+    if isinstance(spec, Upsample):
+        each = zip(shape[1:-1], per_axis(spec.times, along), strict=True)
+        return ((shape[0], *(None if size is None else size * times for size, times in each), shape[-1]),)
+    if isinstance(spec, Conv | Pool):
         return (_windowed(layer, spec, shape),)
     return (shape,)
 
 
-def _windowed(layer: Layer, spec: Conv1D | Pool, shape: Shape) -> Shape:
+READ = {0: "(batch, features)", 1: "(batch, timesteps, features)", 2: "(batch, height, width, features)"}
+"""What a layer reads that goes along so many axes."""
+
+
+def _windowed(layer: Layer, spec: Conv | Pool, shape: Shape) -> Shape:
     if isinstance(spec, Pool) and spec.size is None:
-        return (shape[0], 1, shape[2]) if spec.keep else (shape[0], shape[2])
-    steps = None if shape[1] is None else window(spec, shape[1])[0]
-    if steps == 0:
-        raise _misfit(layer, shape, "One window sees more steps than there are.", "Feed longer sequences.")
-    if isinstance(spec, Conv1D):
+        return (shape[0], *(1 for _ in shape[1:-1]), shape[-1]) if spec.keep else (shape[0], shape[-1])
+    steps = [None if size is None else window(spec, size, axis)[0] for axis, size in enumerate(shape[1:-1])]
+    if 0 in steps:
+        what = "longer sequences" if len(steps) == 1 else "larger images"
+        raise _misfit(layer, shape, "One window sees more steps than there are.", f"Feed {what}.")
+    if isinstance(spec, Conv):
         _check_features(layer, spec.features, shape)
-        return (shape[0], steps, spec.units)
-    return (shape[0], steps, shape[2])
+        return (shape[0], *steps, spec.units)
+    return (shape[0], *steps, shape[-1])
 
 
 def _reshaped(layer: Layer, spec: Reshape, shape: Shape) -> Shape:

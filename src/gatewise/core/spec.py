@@ -133,6 +133,34 @@ def _check_flag(owner: str, name: str, value: object) -> None:
         )
 
 
+def per_axis(size: Any, axes: int) -> tuple[Any, ...]:
+    """Return a size along each axis, where it is one for all or a tuple of them.
+
+    >>> per_axis(3, 2), per_axis((1, 2), 2)
+    ((3, 3), (1, 2))
+    """
+    return size if isinstance(size, tuple) else (size,) * axes
+
+
+def _check_axes(owner: str, value: object) -> None:
+    if isinstance(value, bool) or value not in (1, 2):
+        raise SpecError(
+            f"axes={value!r} is neither 1 nor 2.", f"{owner}: 1 for sequences, 2 for images.", "Give axes=2 for images."
+        )
+
+
+def _check_sizes(owner: str, name: str, value: object, axes: int) -> None:
+    """Check a whole number, or along several axes a tuple of one for each."""
+    if axes > 1 and (not isinstance(value, tuple) or len(value) != axes):
+        raise SpecError(
+            f"{name}={value!r} is not one for each axis.",
+            f"{owner}: {name} is a whole number from 1, or {axes} of them.",
+            f"Give {name}={(1,) * axes}, say.",
+        )
+    for size in value if isinstance(value, tuple) and axes > 1 else (value,):
+        _check_size(owner, name, size)
+
+
 @dataclass(frozen=True, eq=False)
 class Spec:
     """What one layer computes; the base of all kinds.
@@ -404,7 +432,53 @@ class Embedding(Spec):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Conv1D(Spec):
+class Conv(Spec):
+    """What the convolutions have; use ``Conv1D`` or ``Conv2D``."""
+
+    axes: ClassVar[int]
+    """Along how many axes it goes, which are those between the batch and the features."""
+    paddings: ClassVar[tuple[str, ...]] = PADDINGS[:2]
+    ends_mask: ClassVar[bool] = True
+    features: int
+    units: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner, options = type(self).__name__, self.options()
+        for name in ("strides", "dilation"):
+            object.__setattr__(self, name, per_axis(options[name], self.axes) if self.axes > 1 else options[name])
+            _check_sizes(owner, name, getattr(self, name), self.axes)
+        for name in ("features", "units", "height", "width", "groups"):
+            _check_size(owner, name, options.get(name, 1))
+        _check_choice(owner, "padding", options["padding"], self.paddings)
+        _check_flag(owner, "bias", options["bias"])
+        _check_activation(owner, "activation", options["activation"])
+        if self.features % options["groups"] or self.units % options["groups"]:
+            raise SpecError(
+                f"groups={options['groups']} do not divide features={self.features} and units={self.units}.",
+                f"{owner}: each group has as many features and units as every other.",
+                "Choose sizes that the groups divide.",
+            )
+
+    @property
+    def channels(self) -> int:
+        """How many features one output sees: those of its group."""
+        return int(self.features // self.options()["groups"])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many places one output sees along each axis."""
+        return tuple(self.options()[name] for name in ("height", "width") if name in self.options())
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """Along each axis: how far a window reaches, and how far it moves on."""
+        dilation, strides = (per_axis(self.options()[name], self.axes) for name in ("dilation", "strides"))
+        return tuple((1 + d * (size - 1), s) for size, d, s in zip(self.sizes, dilation, strides, strict=True))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Conv1D(Conv):
     """A convolution along time: each output sees ``width`` steps of the input; ``y_t = W x_{t…} + b``.
 
     Args:
@@ -425,8 +499,6 @@ class Conv1D(Spec):
     2
     """
 
-    features: int
-    units: int
     width: int = 1
     _: dataclasses.KW_ONLY
     strides: int = 1
@@ -436,26 +508,40 @@ class Conv1D(Spec):
     bias: bool = True
     activation: str = "linear"
     cell: ClassVar[str] = "conv1d"
-    ends_mask: ClassVar[bool] = True
+    axes: ClassVar[int] = 1
+    paddings: ClassVar[tuple[str, ...]] = PADDINGS
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("features", "units", "width", "strides", "dilation", "groups"):
-            _check_size("Conv1D", name, getattr(self, name))
-        _check_choice("Conv1D", "padding", self.padding, PADDINGS)
-        _check_flag("Conv1D", "bias", self.bias)
-        _check_activation("Conv1D", "activation", self.activation)
-        if self.features % self.groups or self.units % self.groups:
-            raise SpecError(
-                f"groups={self.groups} do not divide features={self.features} and units={self.units}.",
-                "Conv1D: each group has as many features and units as every other.",
-                "Choose sizes that the groups divide.",
-            )
 
-    @property
-    def channels(self) -> int:
-        """How many features one output sees: those of its group."""
-        return self.features // self.groups
+@dataclass(frozen=True, repr=False, eq=False)
+class Conv2D(Conv):
+    """A convolution over images, (height, width, features): each output sees a part of so much height and width.
+
+    Args:
+        features: Size of the input.
+        units: Size of the output (Keras's filters).
+        height: How many rows one output sees (the first number of Keras's kernel size).
+        width: How many columns one output sees.
+        strides: How far the window moves down, and to the right; one number for both.
+        padding: What stands in for what is beyond the edges: ``"valid"`` or ``"same"``.
+        dilation: How many rows, and columns, lie between one that is seen and the next.
+
+    The other arguments are those of ``Conv1D``.
+
+    >>> Conv2D(1, 8, 3, 5, strides=(2, 1))
+    Conv2D(features=1, units=8, height=3, width=5, strides=(2, 1))
+    """
+
+    height: int = 1
+    width: int = 1
+    _: dataclasses.KW_ONLY
+    strides: int | tuple[int, int] = (1, 1)
+    padding: str = "valid"
+    dilation: int | tuple[int, int] = (1, 1)
+    groups: int = 1
+    bias: bool = True
+    activation: str = "linear"
+    cell: ClassVar[str] = "conv2d"
+    axes: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -626,7 +712,8 @@ class Dropout(Spec):
 
     Args:
         rate: The share that is dropped.
-        whole: Whether a feature is dropped at all steps of a sequence or at none, and not number by number.
+        whole: Whether a feature is dropped at all steps of a sequence, or all over an image, or nowhere, and not number
+            by number.
 
     >>> Dropout(0.2)
     Dropout(rate=0.2)
@@ -928,44 +1015,50 @@ class Remask(Spec):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Pool(Spec):
-    """Makes one step of several: the largest value of each feature, or their mean.
+    """Makes one step of several, or one place of an image: the largest value of each feature, or their mean.
 
-    Steps that are padded take no part. A mask is followed by the mean over all steps alone, as in Keras, and by none of
-    the others.
+    What is padded takes no part. A mask is followed by the mean over all steps alone, as in Keras, and by none of the
+    others.
 
     Args:
         pool: ``"max"`` or ``"mean"``.
-        size: Of how many steps; None for all of them.
+        size: Of how many steps; None for all of them. Over images (height, width), or one number for both.
         strides: How many steps the window moves on; None for its size.
         padding: What stands in for steps beyond the ends: ``"valid"`` or ``"same"``.
-        keep: Whether the one step of a pool over all keeps its time axis.
+        keep: Whether the one step of a pool over all keeps its axes.
+        axes: Along how many axes it goes: 1 for sequences, 2 for images.
 
-    >>> Pool("max", 2), Pool("mean")
-    (Pool(pool='max', size=2), Pool(pool='mean'))
+    >>> Pool("max", 2), Pool("mean"), Pool("max", 2, axes=2)
+    (Pool(pool='max', size=2), Pool(pool='mean'), Pool(pool='max', size=(2, 2), axes=2))
     """
 
     pool: str
-    size: int | None = None
+    size: int | tuple[int, ...] | None = None
     _: dataclasses.KW_ONLY
-    strides: int | None = None
+    strides: int | tuple[int, ...] | None = None
     padding: str = "valid"
     keep: bool = False
+    axes: int = 1
     cell: ClassVar[str] = ""
     ends_mask: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choice("Pool", "pool", self.pool, ("max", "mean"))
+        _check_axes("Pool", self.axes)
         for name in ("size", "strides"):
-            if getattr(self, name) is not None:
-                _check_size("Pool", name, getattr(self, name))
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, per_axis(value, self.axes) if self.axes > 1 else value)
+                _check_sizes("Pool", name, getattr(self, name), self.axes)
         _check_choice("Pool", "padding", self.padding, PADDINGS[:2])
         _check_flag("Pool", "keep", self.keep)
 
     @property
-    def moves(self) -> int:
-        """How many steps the window moves on; of a pool over all 1."""
-        return self.strides or self.size or 1
+    def windows(self) -> tuple[tuple[int | None, int], ...]:
+        """Along each axis: how far a window reaches, None for all, and how far it moves on."""
+        reach, moves = per_axis(self.size, self.axes), per_axis(self.strides or self.size or 1, self.axes)
+        return tuple(zip(reach, moves, strict=True))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -1038,31 +1131,70 @@ class Repeat(Spec):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Pad(Spec):
-    """Puts steps of zeros before a sequence, and behind it.
+    """Puts steps of zeros before a sequence, and behind it; or rows and columns around an image.
 
     Args:
-        steps: How many, before and behind.
+        steps: How many, before and behind; of an image ((above, below), (left, right)).
 
-    >>> Pad((1, 2))
-    Pad(steps=(1, 2))
+    >>> Pad((1, 2)).axes, Pad(((1, 2), (0, 1))).axes
+    (1, 2)
     """
 
-    steps: tuple[int, int]
+    steps: tuple[Any, ...]
     cell: ClassVar[str] = ""
     ends_mask: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.steps) != 2:
-            raise SpecError(f"steps={self.steps!r} are not two.", "Pad: (before, behind).", "Give steps=(1, 1), say.")
-        for size in self.steps:
+        if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in self.pairs) or len(self.pairs) not in (1, 2):
+            raise SpecError(
+                f"steps={self.steps!r} are not two.",
+                "Pad: (before, behind); of an image ((above, below), (left, right)).",
+                "Give steps=(1, 1), say.",
+            )
+        for size in _flat(self.steps):
             if size != 0:
                 _check_size("Pad", "steps", size)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """How many come before and behind, along each axis."""
+        return self.steps if self.steps and isinstance(self.steps[0], tuple) else (self.steps,)
+
+    @property
+    def axes(self) -> int:
+        """Along how many axes it goes."""
+        return len(self.pairs)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Upsample(Spec):
+    """Gives each step of a sequence, or each place of an image, several times.
+
+    Args:
+        times: How many times; of an image (down, to the right), or one number for both.
+        axes: Along how many axes it goes: 1 for sequences, 2 for images.
+
+    >>> Upsample(2), Upsample(2, axes=2)
+    (Upsample(times=2), Upsample(times=(2, 2), axes=2))
+    """
+
+    times: int | tuple[int, ...]
+    _: dataclasses.KW_ONLY
+    axes: int = 1
+    cell: ClassVar[str] = ""
+    ends_mask: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_axes("Upsample", self.axes)
+        object.__setattr__(self, "times", per_axis(self.times, self.axes) if self.axes > 1 else self.times)
+        _check_sizes("Upsample", "times", self.times, self.axes)
 
 
 KINDS: dict[str, type[Spec]] = {
     kind.__name__: kind
-    for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D, Attention, AdditiveAttention)
+    for kind in (LSTM, GRU, RNN, Dense, Embedding, BatchNorm, LayerNorm, Conv1D, Conv2D, Attention, AdditiveAttention)
 }
 """The kinds of layer that have weights, by the name of their class."""
 
@@ -1070,29 +1202,33 @@ WEIGHTLESS: dict[str, type[Spec]] = {
     kind.__name__: kind
     for kind in (
         *(Input, Constant, Dropout, Noise, Rescale, Activation, Masking, Merge, Operation, Softmax, Dot, Flip, Remask),
-        *(Pool, Reshape, Permute, Repeat, Pad),
+        *(Pool, Reshape, Permute, Repeat, Pad, Upsample),
     )
 }
 """The kinds that have none; their ``cell`` is empty, and no layout stores them."""
 
 
-def window(spec: Conv1D | Pool, steps: int) -> tuple[int, int, int]:
+def window(spec: Conv | Pool, steps: int, axis: int = 0) -> tuple[int, int, int]:
     """Return how many steps a window gives of so many, and how many are padded before them and behind.
 
     What is padded on both sides is one more behind where it is odd, as TensorFlow has it.
 
+    Args:
+        spec: What has the window.
+        steps: How many steps it reads along an axis.
+        axis: Which: 0 is the first behind the batch.
+
     >>> window(Conv1D(3, 5, 4, padding="same"), 7), window(Conv1D(3, 5, 4, padding="causal"), 7)
     ((7, 1, 2), (7, 3, 0))
     """
-    if isinstance(spec, Conv1D):
-        reach, moves = 1 + spec.dilation * (spec.width - 1), spec.strides
-    else:
-        reach, moves = spec.size or steps, spec.moves
-    if spec.padding == "same":
+    reach, moves = spec.windows[axis]
+    reach = reach or steps
+    padding = spec.options()["padding"]
+    if padding == "same":
         given = -(-steps // moves)
         padded = max(0, (given - 1) * moves + reach - steps)
         return given, padded // 2, padded - padded // 2
-    before = reach - 1 if spec.padding == "causal" else 0
+    before = reach - 1 if padding == "causal" else 0
     return max(0, (steps + before - reach) // moves + 1), before, 0
 
 
