@@ -303,7 +303,10 @@ def _free(network: Network) -> Network:
 
     layers = [dataclasses.replace(layer, spec=freed(layer.spec)) for layer in network.layers]
     made = Network(tuple(layers), network.outputs)
-    lengths = shapes(made)
+    try:
+        lengths = shapes(made)
+    except SpecError:  # Some layer wants to know a length.
+        return network
     read = [source_of(layer.inputs[0]) for layer in made.layers if layer.spec.options().get("features")]
     # What reads a score for each step has a weight for each, too.
     return network if any(lengths[name][number][-1] is None for name, number in read) else made
