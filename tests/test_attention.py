@@ -288,8 +288,13 @@ def test_on_each_step(keras, torch, kind, causal):
     check(fill(model, rng), [array])
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-@pytest.mark.parametrize("name", ["Multiply", "Add", "Average", "Subtract", "Maximum", "Minimum"])
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        *(("Multiply", True), ("Add", False), ("Average", True), ("Subtract", False), ("Maximum", True)),
+        *(pytest.param(name, name != "Multiply", marks=pytest.mark.long) for name in ("Multiply", "Add", "Minimum")),
+    ],
+)
 def test_shares_are_spread_over_features(keras, torch, name, masked):
     """A merge of (steps, features) with (steps, 1), each with a mask of its own or without."""
     layers, rng, d = keras.layers, np.random.default_rng(10), {"dtype": "float64"}

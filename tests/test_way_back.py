@@ -222,7 +222,7 @@ def test_a_stateful_module_that_stands_twice_goes_on_from_its_own_states(keras, 
         (lambda nn: [nn.Dropout(0.1)], "no module in it says how large its input is"),
         (lambda nn: [nn.LSTM(3, 4), nn.Tanh()], "module 0 of an nn.Sequential and not batch_first"),
         (lambda nn: [nn.LSTM(3, 4, batch_first=True), nn.Tanh()], "more than the next one can read"),
-        (lambda nn: [nn.Linear(3, 4), nn.ELU(0.5)], "alpha=0.5, and elu in Keras is"),
+        (lambda nn: [nn.Linear(3, 4), nn.CELU(0.5)], "alpha=0.5, and celu in Keras is"),
         (lambda nn: [nn.Linear(3, 4), nn.Softmax(1)], "dim=1, and softmax in Keras is dim=-1"),
         (
             lambda nn: [nn.Linear(3, 4), nn.Sequential(nn.LSTMCell(4, 5))],

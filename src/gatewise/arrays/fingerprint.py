@@ -42,7 +42,7 @@ def fingerprint(spec: Spec, layout: Layout) -> dict[str, np.ndarray]:
 
 def encode(spec: Spec, element: Element) -> float:
     """Return the number that names a canonical element."""
-    key, (row, column, depth, fourth) = element.key, (*element.place, 0, 0, 0)[:4]
+    key, (row, column, depth, fourth) = element.key, (*element.place, 0, 0, 0, 0)[:4]
     if max(row, column, depth) >= _WIDTH or fourth >= _FOURTH or key.layer > 99:
         raise SpecError(
             f"{spec} is too large for fingerprints.",
