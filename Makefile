@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --constraint constraints.txt
@@ -24,8 +25,8 @@ setup-all: $(VENV)/.ready-all  ## … and with every other framework
 demo: $(VENV)/.ready  ## see what gatewise does
 	@$(RUN) examples/demo.py $(ARGS)
 
-test: $(VENV)/.ready  ## test with NumPy, Keras and torch; ARGS="-k lstm" for some
-	@$(RUN) -m pytest -m "not frameworks and not long" $(ARGS)
+test: $(VENV)/.ready  ## test with NumPy, Keras and torch, in WORKERS=2 processes; ARGS="-k lstm" for some
+	@$(RUN) -m pytest -n $(WORKERS) -m "not frameworks and not long" $(ARGS)
 
 test-all: $(VENV)/.ready-all latex  ## test with every framework, long sweeps too
 	@$(RUN) -m pytest $(ARGS)

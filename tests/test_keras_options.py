@@ -912,13 +912,13 @@ def assert_same_over_batches(keras, torch, model, module, array, rng, dtype):
             assert distance(ours, theirs) <= (double(model) if dtype == "float64" else 1e-2)
 
 
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_model(keras, torch, seed):
     check_random_model(keras, torch, seed)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(48, 900))
+@pytest.mark.parametrize("seed", range(24, 900))
 def test_random_model_long(keras, torch, seed):
     check_random_model(keras, torch, seed)
 

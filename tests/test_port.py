@@ -125,13 +125,13 @@ def sweep(keras, torch, seeds, every=3):
     assert decided.count("passed") >= 0.7 * len(decided)
 
 
-@pytest.mark.parametrize("block", range(3))
+@pytest.mark.parametrize("block", range(1))
 def test_random_models_go_to_torch_and_back(keras, torch, block):
     sweep(keras, torch, range(block * BLOCK, (block + 1) * BLOCK), every=10)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("block", [*range(3, 12), *range(100, 160)])
+@pytest.mark.parametrize("block", [*range(1, 12), *range(100, 160)])
 def test_many_more_random_models(keras, torch, block):
     sweep(keras, torch, range(block * BLOCK, (block + 1) * BLOCK), every=2)
 

@@ -129,12 +129,12 @@ def check_general(torch, seed):
     assert_there_and_back(module, [rng.normal(size=(2, int(rng.integers(1, 6)), 3))])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_torch_layer(keras, torch, seed):
     check_plain(torch, seed)
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(25))
 def test_random_general_layer(keras, torch, seed):
     check_general(torch, seed)
 
