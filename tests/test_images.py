@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import random_models
+from test_other_layers import by_reference, outputs
 
 import gatewise as gw
-from gatewise.arrays.network import unstacked, walk
 from gatewise.arrays.reference import run
 from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
@@ -28,24 +28,12 @@ from gatewise.core.spec import (
     window,
 )
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
-from gatewise.pairing import units
-from gatewise.parity import side
 from gatewise.registry import owner
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-10}
 SEEDS = range(2)
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not support masking")
 pick = random_models.pick
-
-
-def outputs(obj, arrays):
-    return owner(obj)[1].call(obj, arrays)
-
-
-def by_reference(obj, arrays):
-    """Run what an object is by the NumPy cells, with its own weights."""
-    one = side(obj)
-    return walk(unstacked(one.network)[0], {unit.name: unit.weights for unit in units(one)}, arrays)
 
 
 def assert_same(ours, theirs, dtype):
