@@ -30,6 +30,7 @@ _hardtanh_backward = _aten.hardtanh_backward.default
 _threshold_backward = _aten.threshold_backward.default
 _elu_backward = _aten.elu_backward.default
 _leaky_relu_backward = _aten.leaky_relu_backward.default
+_hardsigmoid_out = getattr(torch._C._nn, "hardsigmoid", _aten.hardsigmoid.out)  # F.hardsigmoid writes into nothing
 
 
 BOUNDED = frozenset("sigmoid tanh hard_sigmoid hard_sigmoid_02 hard_tanh softsign softmax sparse_sigmoid".split())
@@ -48,6 +49,7 @@ class Activation:
             output does not tell: then only the plain loop can train it.
         across: Whether it acts across the units of a gate, so that gates must be kept apart.
         slope_into: The slope, written into a third tensor, or None.
+        into: The activation of its first argument, written into its second, or None.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Activation:
     slope: Slope | None = None
     across: bool = False
     slope_into: SlopeInto | None = None
+    into: Callable[[Tensor, Tensor], object] | None = None
 
     @property
     def known(self) -> bool:
@@ -113,9 +116,25 @@ def _sparsemax(x: Tensor) -> Tensor:
     return torch.relu(x - tau)
 
 
+def _rounds_sixths(x: Tensor) -> bool:
+    """Say whether torch's hardsigmoid and hardswish take 1/6 in float32 for these numbers of float64, as on a GPU."""
+    return x.is_cuda and x.dtype == torch.float64
+
+
 def _hard_sigmoid(x: Tensor) -> Tensor:
     # F.hardsigmoid is one operation, but cannot be differentiated twice.
-    return F.relu6(x + 3.0) / 6.0 if torch.is_grad_enabled() else F.hardsigmoid(x)
+    return F.relu6(x + 3.0) / 6.0 if torch.is_grad_enabled() or _rounds_sixths(x) else F.hardsigmoid(x)
+
+
+def _hard_sigmoid_into(x: Tensor, out: Tensor) -> None:
+    if _rounds_sixths(x):
+        torch.add(x, 3.0, out=out).clamp_(0.0, 6.0).div_(6.0)
+    else:
+        _hardsigmoid_out(x, out=out)
+
+
+def _hard_silu(x: Tensor) -> Tensor:
+    return x * (F.relu6(x + 3.0) / 6.0) if _rounds_sixths(x) else F.hardswish(x)
 
 
 def _hard_sigmoid_02(x: Tensor) -> Tensor:
@@ -161,6 +180,7 @@ def _table() -> dict[str, Activation]:
             torch.tanh_,
             _aten.tanh_backward.default,
             slope_into=_into(_aten.tanh_backward.grad_input),
+            into=lambda x, out: torch.tanh(x, out=out),
         ),
         Activation(
             "sigmoid",
@@ -168,6 +188,7 @@ def _table() -> dict[str, Activation]:
             torch.sigmoid_,
             _aten.sigmoid_backward.default,
             slope_into=_into(_aten.sigmoid_backward.grad_input),
+            into=lambda x, out: torch.sigmoid(x, out=out),
         ),
         Activation(
             "relu",
@@ -175,15 +196,15 @@ def _table() -> dict[str, Activation]:
             torch.relu_,
             lambda g, y: _threshold_backward(g, y, 0),
             slope_into=_into(_aten.threshold_backward.grad_input, 0),
+            into=lambda x, out: torch.clamp_min(x, 0, out=out),
         ),
         Activation(
             "hard_sigmoid",
             _hard_sigmoid,
-            getattr(
-                torch._C._nn, "hardsigmoid_", partial(F.hardsigmoid, inplace=True)
-            ),  # for small layers: F costs more
+            lambda x: _hard_sigmoid_into(x, x),
             _bounded(1 / 6, 0.0, 1.0),
             slope_into=_bounded_into(1 / 6, 0.0, 1.0),
+            into=_hard_sigmoid_into,
         ),
         Activation(
             "hard_sigmoid_02",
@@ -213,7 +234,7 @@ def _table() -> dict[str, Activation]:
         _leaky_relu("leaky_relu", 0.2),
         Activation("mish", F.mish, partial(F.mish, inplace=True)),
         Activation("hard_tanh", F.hardtanh, partial(F.hardtanh, inplace=True), _bounded(1.0, -1.0, 1.0)),
-        Activation("hard_silu", F.hardswish, partial(F.hardswish, inplace=True)),
+        Activation("hard_silu", _hard_silu),
         Activation("log_sigmoid", F.logsigmoid, None, lambda g, y: -torch.expm1(y) * g),
         Activation("hard_shrink", F.hardshrink, None, lambda g, y: g * (y != 0)),
         Activation("soft_shrink", F.softshrink, None, lambda g, y: g * (y != 0)),

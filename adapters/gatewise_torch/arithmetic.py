@@ -66,6 +66,15 @@ class ByTorch:
         """Return room for numbers."""
         return self.x.new_empty(shape)
 
+    def shared(self, *shape: int) -> Array:
+        """Return room for the numbers of one step, which is that of all (time, …)."""
+        return self.x.new_empty(shape[1:]).expand(shape)
+
+    @staticmethod
+    def room(gates: Array, kept: bool) -> Array:
+        """Return room for the activated gates of a chunk, of the form of these, (time, G, B, H): where they are."""
+        return gates
+
     def zeros(self, *shape: int) -> Array:
         """Return zeros."""
         return self.x.new_zeros(shape)
@@ -128,16 +137,14 @@ class ByTorch:
 
     def writer(self, activation: Activation) -> Write:
         """Return what writes the activation of its first argument into its second, which may be the first."""
-        if activation.name == "tanh":
-            if self._numpy_tanh_pays():
-                return lambda x, out: np.tanh(x.numpy(), out=out.numpy())
-            return lambda x, out: torch.tanh(x, out=out)
-        if activation.name == "relu":
-            return lambda x, out: torch.clamp_min(x, 0, out=out)
+        if activation.name == "tanh" and self._numpy_tanh_pays():
+            return lambda x, out: np.tanh(x.numpy(), out=out.numpy())
+        if activation.into is not None:
+            return activation.into
         if activation.in_place is None:
             return lambda x, out: out.copy_(activation.function(x))
         in_place = activation.in_place
-        return lambda x, out: in_place(x if x is out else out.copy_(x))
+        return lambda x, out: in_place(out if x.data_ptr() == out.data_ptr() else out.copy_(x))
 
     def slope_writer(self, activation: Activation) -> Callable[[Array, Array, Array], object]:
         """Return what writes the slope of an activation, from a gradient and its output, into its third argument."""
@@ -204,6 +211,19 @@ class ByNumPy:
     def empty(self, *shape: int) -> Array:
         """Return room for numbers."""
         return np.empty(shape, self.type)
+
+    def shared(self, *shape: int) -> Array:
+        """Return room for the numbers of one step, which is that of all (time, …)."""
+        step = self.empty(*shape[1:])
+        return np.ndarray(shape, self.type, step, strides=(0, *step.strides))
+
+    def room(self, gates: Array, kept: bool) -> Array:
+        """Return room for the activated gates of a chunk, of the form of these, (time, G, B, H).
+
+        Each gate lies there in one piece, so that what is done with it takes half the time; that is more than the way
+        into other memory costs, as long as a layer is small.
+        """
+        return self.empty(*gates.shape) if kept else self.shared(*gates.shape)
 
     def zeros(self, *shape: int) -> Array:
         """Return zeros."""
@@ -352,14 +372,17 @@ class ByNumPy:
 
         It may write into its second argument, which is none of the others.
         """
+        multiply: Callable[[Array, Array], Array]
         if self.batch * kernel.numel() > SMALL_PRODUCT:
-            add = self.torch.summer(kernel.detach(), added, times)
-            return lambda x, out: add(torch.from_numpy(x), torch.from_numpy(out)).numpy()
-        transposed = self.view(kernel).swapaxes(-1, -2)
+            large = self.torch.summer(kernel.detach(), None, times)
+            multiply = lambda x, out: large(torch.from_numpy(x), torch.from_numpy(out)).numpy()  # noqa: E731
+        else:
+            transposed = self.view(kernel).swapaxes(-1, -2)
+            multiply = lambda x, out: np.matmul(x, transposed, out)  # noqa: E731
         if added is None:
-            return lambda x, out: np.matmul(x, transposed, out)
-        more = self.view(added)
-        return lambda x, out: np.add(np.matmul(x, transposed, out), more, out)
+            return multiply
+        more = self.view(added)  # added by itself: torch would first spread it over a whole product
+        return lambda x, out: np.add(multiply(x, out), more, out)
 
     def gathered(self, kernel: Tensor, steps: int) -> Gathered:
         """Return what adds up the gradient of a kernel, from chunks of so many steps."""

@@ -17,27 +17,24 @@ def forward(
 ) -> tuple[Tensor, States]:
     """Return the state behind each step, (T, B, H), and the last one, (1, B, H); see ``fast_lstm.forward``.
 
-    What is kept are the activated gates of each chunk, and where the reset comes after the recurrent product the
-    candidate's part of that (T, B, H), in front.
+    What is kept are the activated gates of each chunk, (time, 3, B, H), and where the reset comes after the recurrent
+    product the candidate's part of that (T, B, H), in front.
     """
     time, batch, units = *x.shape[:2], cell.units
     by, both_gates = arithmetic(x, units), 2 * units
     h = by.view(state[0])
     hidden = by.empty(time, batch, units)
-    gate, act = by.in_place(cell.gate), by.in_place(cell.act)
-    products = hidden  # stands in where nothing is kept
+    gate, act = by.writer(cell.gate), by.writer(cell.act)
+    dropout, dropout_n = _apart(run.recurrent_dropout)
+    add_both = fast.adder(by, w.hh[:both_gates], dropout, time)
     if cell.reset_after:
-        seen = w.bias_n if w.bias_n is None else torch.cat([torch.zeros_like(w.hh[:both_gates, 0]), w.bias_n])
-        multiply = fast.summer(by, w.hh, seen, run.recurrent_dropout, time)
-        space = by.empty(batch, 3 * units)
-        if kept is not None:
-            products = by.empty(time, batch, units)
-            kept.append(by.tensor(products))
+        multiply_n = fast.summer(by, w.hh[both_gates:], w.bias_n, dropout_n, time)
     else:
-        dropout, dropout_n = _apart(run.recurrent_dropout)
-        add_both = fast.adder(by, w.hh[:both_gates], dropout, time)
         add_n = fast.adder(by, w.hh[both_gates:], dropout_n, time)
-        space = by.empty(batch, units)
+    products = by.shared(time, batch, units)
+    if cell.reset_after and kept is not None:
+        products = by.empty(time, batch, units)
+        kept.append(by.tensor(products))
     blend = by.blend_bounded if cell.gate.name in BOUNDED and cell.act.name in BOUNDED else by.blend
     masked = fast.masked(by, run)
     inputs = by.view(x)
@@ -45,24 +42,26 @@ def forward(
     project = fast.projector(by, w, run.input_dropout, chunks)
     for chunk in chunks:
         gates = project(fast.during(inputs, chunk))
+        one_by_one = gates.reshape(-1, batch, 3, units).swapaxes(1, 2)
+        activated = by.room(one_by_one, kept is not None)
         if kept is not None:
-            kept.append(by.tensor(gates))
-        views = [gates[..., :both_gates], *fast.gates_of(gates, units)]
-        views += [fast.during(products, chunk), fast.during(hidden, chunk)]
-        for (both, r, z, n, product_n, out), rows in zip(by.steps_of(views, run.backwards), masked, strict=False):
+            kept.append(by.tensor(activated))
+        views = [gates[..., :both_gates], one_by_one[:, :2], one_by_one[:, 2], activated[:, :2]]
+        views += [*activated.swapaxes(0, 1), fast.during(products, chunk), fast.during(hidden, chunk)]
+        for (both, rz_in, n_in, rz, r, z, n, product, out), rows in zip(
+            by.steps_of(views, run.backwards), masked, strict=False
+        ):
+            add_both(both, h)
+            gate(rz_in, rz)
             if cell.reset_after:
-                product = multiply(h, space)
-                by.add(both, product[:, :both_gates])
-                gate(both)
-                if kept is not None:
-                    by.copy(product_n, product[:, both_gates:])
-                by.add_product(n, r, product[:, both_gates:])
+                made = multiply_n(h, product)
+                if kept is not None and made is not product:
+                    by.copy(product, made)
+                by.add_product(n_in, r, made)
             else:
-                add_both(both, h)
-                gate(both)
-                by.multiply(r, h, space)
-                add_n(n, space)
-            act(n)
+                by.multiply(r, h, product)
+                add_n(n_in, product)
+            act(n_in, n)
             blend(n, h, z, out)
             if rows is not None:
                 by.keep(rows, h, out)
@@ -102,13 +101,13 @@ def backward(
     d_recurrent = fast.gathered(by, kernel, dropout)
     d_recurrent_n = by.gathered(w.hh[both_gates:], fast.LEAST_STEPS)
     d_product = by.empty(batch, units)
-    space = by.empty(*all_gates[0].shape)
-    space_seen = space if products is None else by.empty(*all_gates[0].shape)
     chunks = fast.split_time(x, 3 * units, run.backwards)
+    space = by.empty(len(all_gates[0]), batch, 3 * units)
+    space_seen = space if products is None else by.empty(*space.shape)
     for chunk, gates in zip(reversed(chunks), reversed(all_gates), strict=True):
         h = fast.before(by, states, first, chunk, run.backwards)
         d_gates, d_seen = space[: len(gates)], space_seen[: len(gates)]
-        (r, z, n), (d_r, d_z, d_n) = fast.gates_of(gates, units), fast.gates_of(d_gates, units)
+        (r, z, n), (d_r, d_z, d_n) = gates.swapaxes(0, 1), fast.gates_of(d_gates, units)
         # With the reset before the product, that of n sees r * h * scale; this is its slope by h, and that by r.
         r_dropped, h_dropped = (r, h) if scale_n is None else (r * scale_n, h * scale_n)
         # What the gradient of the state is multiplied with to become that of the gates z and n; and for r, that of what
