@@ -1,4 +1,4 @@
-"""Keras on its torch and JAX backends, each in a process of its own: still Keras's, and ported right."""
+"""Keras on its torch and JAX backends, each in a process of its own and without TensorFlow: still ported right."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from gatewise_keras.layouts import backend
+
+from gatewise.errors import GatewiseError
+from gatewise.registry import adapter
 
 PORTS = """
 import sys
@@ -16,6 +20,7 @@ import warnings
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
 sys.path.insert(0, sys.argv[2])
+sys.modules["tensorflow"] = None  # as where it is not installed
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import keras
@@ -107,11 +112,36 @@ print("done")
 """
 
 
-@pytest.mark.frameworks
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.frameworks)])
 def test_a_keras_layer_is_keras_s_on_every_backend(backend, tmp_path):
     environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", PORTS, backend, str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "expected"),
+    [
+        ({}, None, "tensorflow"),
+        ({}, '{"backend": "jax"}', "jax"),
+        ({"KERAS_BACKEND": "torch"}, '{"backend": "jax"}', "torch"),
+        ({}, "no JSON", "tensorflow"),
+        ({"KERAS_BACKEND": ""}, "[]", "tensorflow"),
+    ],
+)
+def test_what_keras_will_compute_with(tmp_path, monkeypatch, environment, settings, expected):
+    """Before it is imported: where it looks itself."""
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delenv("KERAS_BACKEND")
+    for name, value in (environment | {"KERAS_HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    if settings is not None:
+        (tmp_path / "keras.json").write_text(settings)
+    assert backend() == expected
+    monkeypatch.setitem(sys.modules, expected, None)
+    with pytest.raises(
+        GatewiseError, match=f"{expected} is missing.*\\n.*keras, {expected}.*\\n.*pip install keras {expected}"
+    ):
+        adapter("keras")

@@ -4,6 +4,9 @@ Nothing here imports Keras: counts, explanations and mappings work where it is n
 listed layer by layer, and within ``Bidirectional`` the forward copy first, as ``get_weights()`` does.
 """
 
+import os
+import sys
+
 from gatewise.core.layout import Framework, Layout, Limit, defaults
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
@@ -236,14 +239,35 @@ LIMITS = (
 )
 """What a port from Keras refuses, or leaves behind with a remark."""
 
+
+def backend() -> str:
+    """Return the package that Keras computes with here: as it says itself, or will find when it is imported.
+
+    It asks ``KERAS_BACKEND``, then its own file of settings, and takes TensorFlow where neither says anything.
+    """
+    if hasattr(sys.modules.get("keras"), "config"):
+        return str(sys.modules["keras"].config.backend())
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named
+    import json  # here, as a count has no use for it
+
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            return str(json.load(file).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
 FRAMEWORK = Framework(
     "keras",
     "Keras 3",
-    ("keras", "tensorflow"),
+    ("keras",),
     (
         *(LSTM, GRU, GRU_BEFORE, SIMPLE_RNN, DENSE, EMBEDDING, LSTM_CELL, GRU_CELL, GRU_CELL_BEFORE, SIMPLE_RNN_CELL),
         *(GENERAL_LSTM, GENERAL_LSTM_FULL, BATCH_NORM, LAYER_NORM, CONV_1D, CONV_2D, ATTENTION, ADDITIVE_ATTENTION),
     ),
     DEFAULTS,
     LIMITS,
+    backend,
 )

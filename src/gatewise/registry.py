@@ -251,7 +251,13 @@ def live_layout(name: str, spec: Spec, form: str = "model") -> Layout:
 
 def installed(name: str) -> bool:
     """Say whether everything that a framework needs to run can be imported here."""
-    return all(importlib.util.find_spec(need) is not None for need in framework(name).needs)
+    return all(importlib.util.find_spec(need) is not None for need in needs_of(name))
+
+
+def needs_of(name: str) -> tuple[str, ...]:
+    """Return the packages that a framework needs to run here, the one of its own first."""
+    declared = framework(name)
+    return declared.needs if declared.backend is None else (*declared.needs, declared.backend())
 
 
 def has_adapter(name: str) -> bool:
@@ -278,10 +284,12 @@ def adapter(name: str) -> Adapter:
             "Count, explain and map need no more.",
         )
     if not installed(name):
+        needs = needs_of(name)
+        missing = ", ".join(need for need in needs if importlib.util.find_spec(need) is None)
         raise GatewiseError(
-            f"{declared.title} is not installed.",
-            f"It needs {', '.join(declared.needs)}.",
-            "pip install " + " ".join(declared.needs),
+            f"{declared.title} is not installed: {missing} is missing.",
+            f"It needs {', '.join(needs)}.",
+            "pip install " + " ".join(needs),
         )
     return cast(Adapter, importlib.import_module(f"gatewise_{name}.adapter"))
 
@@ -294,7 +302,7 @@ def import_quietly(name: str) -> None:
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:
-        for need in framework(name).needs:
+        for need in needs_of(name):
             importlib.import_module(need)
     finally:
         os.dup2(kept, 2)

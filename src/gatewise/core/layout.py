@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -536,7 +536,8 @@ class Framework(NamedTuple):
 
     ``needs`` are the packages to import before it can run here. The first layout of each cell is the framework's
     default for that cell, the one that ``"torch"`` means without a class behind it. ``defaults`` is what it does unless
-    it is told otherwise, where that is no weight; ``limits`` are what a port of its objects cannot bring along.
+    it is told otherwise, where that is no weight; ``limits`` are what a port of its objects cannot bring along. Where
+    it computes with a package of one's choice, ``backend`` says which it is here.
     """
 
     name: str
@@ -545,6 +546,7 @@ class Framework(NamedTuple):
     layouts: tuple[Layout, ...]
     defaults: tuple[Default, ...] = ()
     limits: tuple[Limit, ...] = ()
+    backend: Callable[[], str] | None = None
 
 
 _CANONICAL_PREFIX = "{layer:|layer_#/}{direction:|forward/,backward/}"
