@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export JAX_PLATFORMS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo test test-all latex check format bench
+.PHONY: help setup setup-all demo test test-all test-gpu latex check format bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,10 +26,13 @@ demo: $(VENV)/.ready  ## see what gatewise does
 	@$(RUN) examples/demo.py $(ARGS)
 
 test: $(VENV)/.ready  ## test with NumPy, Keras and torch, in WORKERS=2 processes; ARGS="-k lstm" for some
-	@$(RUN) -m pytest -n $(WORKERS) -m "not frameworks and not long" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) -m "not frameworks and not long and not gpu" $(ARGS)
 
 test-all: $(VENV)/.ready-all latex  ## test with every framework, long sweeps too
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -m "not gpu" $(ARGS)
+
+test-gpu: $(VENV)/.ready  ## test the torch layers and models on a GPU; needs a torch that has CUDA
+	@$(RUN) -m pytest -m gpu $(ARGS)
 
 latex:  ## install LaTeX, which some tests set pages with (Debian, as root)
 	@command -v pdflatex > /dev/null \

@@ -1,14 +1,18 @@
 """How fast the general torch layers are, as ratios to torch.nn's layer of the same size.
 
     python benchmarks/layers.py [--rounds 15] [--cases 1,2,3] [--memory]
+    python benchmarks/layers.py --gpu [--cases 1,2,3]
 
 Both run in one process on one thread, taking turns; a ratio is the median of the ratios of the rounds. CPU time is the
 figure that repeats on a busy machine, wall time stands beside it. Weights are small, so that relu does not overflow.
+On a GPU wall time counts, and our layer is measured once more as a CUDA graph (``torch.cuda.make_graphed_callables``).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import gc
 import json
 import math
 import statistics
@@ -156,6 +160,41 @@ def measure(
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------ a GPU
+
+
+def measure_gpu(rounds: int = 9, cases: Iterable[int] = CASES, layers: Iterable[Any] = LAYERS) -> None:
+    """Measure all layers, phases and cases on a GPU, in float32 without TF32; print the table of ratios."""
+    torch.backends.cudnn.allow_tf32 = False
+    print(f"On {torch.cuda.get_device_name()}, torch {torch.__version__}; wall time.")
+    print(f"{'layer':60} {'phase':10} case      n  as a graph  torch.nn ms")
+    for kind, options in layers:
+        name = f"{kind}({', '.join(f'{key}={value}' for key, value in options.items())})"
+        for phase, prepare in PHASES.items():
+            for case in cases:
+                ours, native, x = (each.cuda() for each in _pair(kind, options, case))
+                sides = [prepare(ours, x), prepare(native, x)]
+                if "recurrent_dropout" not in options:  # a graph would draw the same masks again and again
+                    gc.collect()  # an older graph must not be freed while one is captured
+                    captured = copy.deepcopy(ours).train(phase == "training")
+                    with torch.set_grad_enabled(phase == "training"):
+                        torch.cuda.make_graphed_callables(captured, (x.clone().requires_grad_(),))
+                    sides.append(prepare(captured, x))
+                taken: list[list[float]] = [[] for _ in sides]
+                for _ in range(rounds + 1):
+                    for call, times in zip(sides, taken, strict=True):
+                        torch.cuda.synchronize()
+                        start = time.perf_counter()
+                        call()
+                        torch.cuda.synchronize()
+                        times.append(time.perf_counter() - start)
+                mine, theirs, *graph = (statistics.median(times[1:]) for times in taken)
+                as_graph = f"{graph[0] / theirs:10.2f}" if graph else f"{'':10}"
+                print(
+                    f"{name:60} {phase:10} {case:4}  {mine / theirs:5.2f}  {as_graph}  {theirs * 1e3:11.3f}", flush=True
+                )
+
+
 # --------------------------------------------------------------------------------------------------------- memory
 
 
@@ -210,8 +249,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cases", default="1,2,3")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     arguments = parser.parse_args()
-    measure(arguments.rounds, [int(case) for case in arguments.cases.split(",")])
+    cases = [int(case) for case in arguments.cases.split(",")]
+    if arguments.gpu:
+        measure_gpu(arguments.rounds, cases)
+        return
+    measure(arguments.rounds, cases)
     if arguments.memory:
         measure_memory()
 

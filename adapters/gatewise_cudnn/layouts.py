@@ -1,27 +1,34 @@
 """How cuDNN stores a recurrent network: one flat buffer, all matrices by layer and direction, then all biases.
 
-Read from the sources of PyTorch, which slices this buffer; nothing here runs cuDNN. Its projection has a matrix of its
-own (number 8 behind the eight of the gates), whose place in the buffer was not read: it is not described here.
+PyTorch slices this buffer; on a GPU (`make test-gpu`) a plan makes the one that ``nn.LSTM`` and the like hold there.
 """
 
 from gatewise.core.layout import Framework, Layout
 
 _SOURCE = "pytorch/pytorch aten/src/ATen/native/cudnn/RNN.cpp, get_parameters"
-_NOTE = "With two biases, as every framework here sets it; without any where the spec has none."
+_NOTE = (
+    "With two biases, as every framework here sets it; without any where the spec has none, though PyTorch then leaves "
+    "room for two, of zeros, at the end."
+)
 
 _BUFFER = {
     "weights": "kernel + recurrent_kernel + bias + recurrent_bias: (layer direction (gate units features + gate units"
     " state) + layer direction (gate units + gate units))"
+}
+_PROJECTED = {
+    "weights": "kernel + recurrent_kernel + projection + bias + recurrent_bias: (layer direction (gate units features"
+    " + gate units state + state units) + layer direction (gate units + gate units))"
 }
 
 LSTM = Layout(
     "cudnn:LSTM",
     cell="lstm",
     gates="ifgo",
-    tensors=_BUFFER,
+    tensors=_PROJECTED,
     computes={"activation": "tanh", "recurrent_activation": "sigmoid", "cell_clip": "*"},
     source=_SOURCE,
     note=_NOTE,
+    verified="live",
 )
 GRU = Layout(
     "cudnn:GRU",
@@ -32,6 +39,7 @@ GRU = Layout(
     computes={"activation": "tanh", "recurrent_activation": "sigmoid"},
     source=_SOURCE,
     note=_NOTE,
+    verified="live",
 )
 RNN = Layout(
     "cudnn:RNN",
@@ -41,6 +49,7 @@ RNN = Layout(
     computes={"activation": "tanh relu"},
     source=_SOURCE,
     note=_NOTE,
+    verified="live",
 )
 
 FRAMEWORK = Framework("cudnn", "cuDNN", ("cudnn",), (LSTM, GRU, RNN))

@@ -614,7 +614,11 @@ def twin(obj: Any, dtype: str) -> Any:
     """Return a copy of a module, in a type of numbers."""
     import torch
 
-    return copy.deepcopy(obj).to(getattr(torch, dtype))
+    made = copy.deepcopy(obj).to(getattr(torch, dtype))
+    for module in made.modules():
+        if isinstance(module, torch.nn.RNNBase):
+            module.flatten_parameters()  # on a GPU a copy is not, and torch warns of it at each call
+    return made
 
 
 def takes_states(obj: Any) -> bool:

@@ -60,6 +60,45 @@ def is_wanted(tensors: Iterable[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
+def keeps(x: Tensor, tensors: Iterable[Tensor | None]) -> bool:
+    """Say whether a kernel must be told that it is for training, as cuDNN keeps nothing for the way back otherwise."""
+    return x.is_cuda and is_wanted(tensors)
+
+
+def side_by_side(weights: list[Tensor]) -> list[Tensor]:
+    """Return weights as cuDNN wants them: in one piece of memory, the matrices of all layers and then the biases.
+
+    Where they lie otherwise, it copies them itself at each call, and warns of it. Where there is no bias it still wants
+    the room of two.
+    """
+    if not weights[0].is_cuda or fast.transformed():
+        return weights
+    matrices, biases = ([place for place, each in enumerate(weights) if each.ndim == axes] for axes in (2, 1))
+    rows = len(weights[0])  # of all but a projection
+    empty = 0 if biases else rows * sum(len(weights[place]) == rows for place in matrices)
+    order = matrices + biases
+    if _lie_together([weights[place] for place in order], empty):
+        return weights
+    pieces = [weights[place].reshape(-1) for place in order] + [weights[0].new_zeros(empty)]
+    parts = torch.cat(pieces).split_with_sizes([len(piece) for piece in pieces])
+    laid = {place: part.view(weights[place].shape) for place, part in zip(order, parts, strict=False)}
+    return [laid[place] for place in range(len(weights))]
+
+
+def _lie_together(weights: list[Tensor], empty: int) -> bool:
+    """Say whether tensors fill a piece of memory, but for so many numbers of nothing behind them.
+
+    cuDNN would take for biases whatever stood there instead.
+    """
+    size, storage = weights[0].element_size(), weights[0].untyped_storage()
+    end = storage.data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != end or not weight.is_contiguous():
+            return False
+        end += weight.numel() * size
+    return end + empty * size == storage.data_ptr() + storage.nbytes()
+
+
 def run(
     cell: Cell, kernel: Kernel | None, x: Tensor, state: States, w: Weights, run: Run, training: bool
 ) -> tuple[Tensor, States]:
@@ -119,5 +158,6 @@ def _run_kernel(
         flat.append(w.hr)
     hx = tuple(part.unsqueeze(0) for part in state)
     first = hx if cell.kind == "lstm" else hx[0]
-    output, *last = kernel(x, first, flat, w.bias is not None, 1, 0.0, training, False, False)
+    training = training or keeps(x, (x, *hx, *flat))
+    output, *last = kernel(x, first, side_by_side(flat), w.bias is not None, 1, 0.0, training, False, False)
     return output.flip(0) if run.backwards else output, tuple(last)

@@ -144,6 +144,7 @@ class Recurrent(nn.Module):
         self._kept: States | None = None
         self._names = self._make_parameters(device, dtype)
         self._resolve()
+        self.flatten_parameters()
         self.reset_parameters()
 
     merge: str | None
@@ -208,6 +209,7 @@ class Recurrent(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._resolve()
+        self.flatten_parameters()
 
     @property
     def _is_ordinary(self) -> bool:
@@ -236,7 +238,20 @@ class Recurrent(nn.Module):
             nn.init.uniform_(getattr(self, name), -bound, bound)
 
     def flatten_parameters(self) -> None:
-        """Do nothing; here because ``torch.nn`` has it."""
+        """Lay the weights side by side on a GPU, as cuDNN wants them. A layer that is made, moved or copied does it."""
+        weights = [self._parameters.get(name) for name in self._flat_names]
+        known: list[Tensor] = [weight for weight in weights if weight is not None and weight.is_cuda]
+        if not self._has_kernel or len(known) < len(weights) or fast.transformed() or not fast.ordinary(known):
+            return
+        if len({weight.data_ptr() for weight in known}) == len(known) and len({each.dtype for each in known}) == 1:
+            with torch.no_grad():
+                for weight, place in zip(known, kernels.side_by_side(known), strict=True):
+                    weight.data = place
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Recurrent:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.flatten_parameters()
+        return self
 
     def reset_state(self) -> None:
         """Forget the states that a stateful layer kept: the next batch starts from zeros and may have another size."""
@@ -367,7 +382,11 @@ class Recurrent(nn.Module):
             if packed and input.sorted_indices is not None:
                 parts = tuple(part.index_select(1, input.sorted_indices) for part in parts)
                 hx = parts if self.cell == "lstm" else parts[0]
-        options = (bool(self.bias), self.num_layers, self.dropout, self.training, self.bidirectional)
+        # In evaluation, too, a gradient may be wanted.
+        training = self.training or kernels.keeps(x, (x, *(hx if isinstance(hx, tuple) else (hx,)), *weights))
+        dropout = self.dropout if self.training else 0.0
+        options = (bool(self.bias), self.num_layers, dropout, training, self.bidirectional)
+        weights = kernels.side_by_side(weights)
         assert self._kernel is not None
         if not packed:
             result = self._kernel(x, hx, weights, *options, self.batch_first)
