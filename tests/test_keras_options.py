@@ -615,6 +615,19 @@ def test_what_is_left_behind_is_said(keras):
     assert "two_cell_0: activity_regularizer=L1 acts on output 1 alone" in said
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_layer_that_is_told_to_run_as_in_training(keras, told):
+    """It is so in model(x) alone: fit and predict say themselves how to run, and the port does as they."""
+    from gatewise.live import port
+
+    layers, inputs = keras.layers, keras.Input((None, 3))
+    inner = keras.Sequential([layers.Dropout(0.5)])
+    values = layers.LSTM(4)(inner(layers.BatchNormalization(name="norm")(inputs, training=told), training=told))
+    done = port(keras.Model(inputs, values), to="torch")
+    for name in ("norm", inner.name):
+        assert told == any(remark.startswith(f"{name}: training=True in its call") for remark in done.remarks)
+
+
 def activity(keras, kind):
     """Return a layer that is penalised for what it gives."""
     layers, rule = keras.layers, keras.regularizers.L1L2(0.02, 0.03)

@@ -256,7 +256,9 @@ class _Graph(Laying):
         if _is_attention(operation):
             scope[use] = self.attend(operation, operation._inbound_nodes[node].arguments, scope)
             return str(scope[use][index])
-        sources, states, place = self.read(operation, operation._inbound_nodes[node].arguments)
+        arguments = operation._inbound_nodes[node].arguments
+        self.leave_training(operation, arguments.kwargs.get("training"))
+        sources, states, place = self.read(operation, arguments)
         reads = [self.visit(source, scope) for source in sources]
         first = [
             self.visit(state, scope) if isinstance(state, keras.KerasTensor) else self.constant(operation, state)
@@ -281,14 +283,25 @@ class _Graph(Laying):
             scope[use] = self.put(operation, name, reads, first, sources, place)
         return str(scope[use][index])
 
+    def leave_training(self, operation: Any, told: Any) -> None:
+        """Note that one use of a layer was told to run as in training, or not to.
+
+        That is so only where the model is called without being told itself, as ``fit`` and ``predict`` do; and then it
+        does not train, but for this layer.
+        """
+        if told:
+            self.left.append(
+                f"{operation.name}: training={told} in its call is not carried over; Keras follows it in model(x), not "
+                "in predict or fit. In the port, .train() on what drops or normalises does it."
+            )
+
     def attend(self, operation: Any, arguments: Any, scope: _Scope) -> list[str]:
         """Add an attention; a mask that it is given by hand goes on what it belongs to. Return all that it gives."""
         import keras
 
         sources, *rest = arguments.args
         told = dict(zip(CALLED, rest, strict=False)) | arguments.kwargs
-        if told.get("training") is not None:
-            raise refusal(operation, "training", told["training"], "It is so at every call.", "Leave it to the call.")
+        self.leave_training(operation, told.get("training"))
         if not all(isinstance(each, keras.KerasTensor) and len(each.shape) == 3 for each in sources):
             shapes = [tuple(getattr(each, "shape", ())) for each in sources]
             why = "Query, value and key are tensors of the model with 3 axes, (batch, timesteps, features)."
