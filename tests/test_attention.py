@@ -378,7 +378,6 @@ REFUSED = {
         lambda k, x: k.layers.GRU(2)(k.layers.Softmax(axis=1)(x, mask=x > 0)),
         "an entry for each step",
     ),
-    "training": (lambda k, x: k.layers.Attention()([x, x], training=True), "training"),
     "one step": (lambda k, x: k.layers.Attention()([x[:, None], x[:, None]]), "inputs"),
     "code of its own": (lambda k, x: type("Mine", (k.layers.Attention,), {})()([x, x]), "is a Mine"),
     "many heads": (lambda k, x: k.layers.MultiHeadAttention(2, 3)(x, x), "MultiHeadAttention"),

@@ -622,9 +622,10 @@ def test_a_layer_that_is_told_to_run_as_in_training(keras, told):
 
     layers, inputs = keras.layers, keras.Input((None, 3))
     inner = keras.Sequential([layers.Dropout(0.5)])
-    values = layers.LSTM(4)(inner(layers.BatchNormalization(name="norm")(inputs, training=told), training=told))
+    values = inner(layers.BatchNormalization(name="norm")(inputs, training=told), training=told)
+    values = layers.LSTM(4)(layers.Attention(name="attend")([values, values], training=told))
     done = port(keras.Model(inputs, values), to="torch")
-    for name in ("norm", inner.name):
+    for name in ("norm", inner.name, "attend"):
         assert told == any(remark.startswith(f"{name}: training=True in its call") for remark in done.remarks)
 
 
