@@ -218,7 +218,12 @@ LIMITS = (
     Limit("keras.ops", "along the batch; einsum, sort, …", "ours", "Beyond recurrent layers."),
     Limit("keras.ops.matmul", "of tensors of unlike ranks", "ours", "The batch of one would be an axis of the other."),
     Limit("Attention", "alone, or of other than 3 axes", "ours", "It reads several sequences; a model has them."),
-    Limit("training", "told to an Attention in a model", "ours", "A port is told at each call."),
+    Limit(
+        "training",
+        "True, told to a layer in a model",
+        "theirs",
+        "Keras follows it in model(x) alone, not in fit or predict. Left behind with a remark.",
+    ),
     Limit("mask", "of numbers, told to a Softmax", "ours", "It counts above a half, any other mask where it is not 0."),
     Limit("mask", "of a Softmax, of 3 axes, that a layer follows", "ours", "Other layers take an entry for each step."),
     Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
