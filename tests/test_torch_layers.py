@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import gatewise as gw
 from gatewise.arrays.reference import run
 from gatewise.core import spec as specs
 from gatewise.errors import ShapeError, SpecError
@@ -400,6 +401,33 @@ def test_torch_nn_is_left_where_it_takes_longer(monkeypatch, cell, dtype):
     with FlopCounterMode(display=False):  # sees single operations, as every transform does
         assert torch.allclose(layer(large)[0], native(large)[0], rtol=0, atol=tolerance)
     assert ran == []
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 3, "bidirectional": True}, {"proj_size": 2}])
+def test_weights_are_joined_as_cudnn_lays_them(cell, bias, options):
+    """The buffer is that of the plan, with room for biases that are not there; see test_cuda.py."""
+    if cell != "lstm" and "proj_size" in options:
+        return
+    native = NATIVE[cell](3, 4, bias=bias, **options)
+    weights, names = list(native.parameters()), [name for name, _ in native.named_parameters()]
+    made = kernels.joined(weights)
+    assert all(torch.equal(one, other) for one, other in zip(made, weights, strict=True))
+    named = {"num_layers": "layers", "proj_size": "projection"}
+    spec = SPECS[cell](3, 4, bias=bias, **{named.get(name, name): value for name, value in options.items()})
+    arrays = {name: numpy(weight) for name, weight in zip(names, weights, strict=True)}
+    [expected] = gw.mapping(spec, "torch", "cudnn").apply(arrays).values()
+    buffer = torch.tensor([]).set_(made[0].untyped_storage()).detach().numpy()
+    missing = 0 if bias else 2 * 4 * loops.GATES[cell] * spec.layers * spec.directions
+    assert np.array_equal(buffer, np.concatenate([expected, np.zeros(missing, np.float32)]))
+    assert kernels.joined(made) is made
+    # Those of one direction, in front of others, cuDNN would read on for biases.
+    part = made[: len(made) // (spec.layers * spec.directions)]
+    again = kernels.joined(part)
+    assert (again is part) == (len(part) == len(made))
+    sum((one * one).sum() for one in made).backward()
+    assert all(torch.allclose(weight.grad, 2 * weight) for weight in weights)
 
 
 @pytest.mark.parametrize("cell", LAYERS)

@@ -372,17 +372,18 @@ class ByNumPy:
 
         It may write into its second argument, which is none of the others.
         """
-        multiply: Callable[[Array, Array], Array]
-        if self.batch * kernel.numel() > SMALL_PRODUCT:
-            large = self.torch.summer(kernel.detach(), None, times)
-            multiply = lambda x, out: large(torch.from_numpy(x), torch.from_numpy(out)).numpy()  # noqa: E731
-        else:
-            transposed = self.view(kernel).swapaxes(-1, -2)
-            multiply = lambda x, out: np.matmul(x, transposed, out)  # noqa: E731
+        multiply = self._multiplier(kernel, times)
         if added is None:
             return multiply
         more = self.view(added)  # added by itself: torch would first spread it over a whole product
         return lambda x, out: np.add(multiply(x, out), more, out)
+
+    def _multiplier(self, kernel: Tensor, times: int) -> Callable[[Array, Array], Array]:
+        if self.batch * kernel.numel() > SMALL_PRODUCT:
+            large = self.torch.summer(kernel.detach(), None, times)
+            return lambda x, out: large(torch.from_numpy(x), torch.from_numpy(out)).numpy()
+        transposed = self.view(kernel).swapaxes(-1, -2)
+        return lambda x, out: np.matmul(x, transposed, out)
 
     def gathered(self, kernel: Tensor, steps: int) -> Gathered:
         """Return what adds up the gradient of a kernel, from chunks of so many steps."""

@@ -66,13 +66,15 @@ def keeps(x: Tensor, tensors: Iterable[Tensor | None]) -> bool:
 
 
 def side_by_side(weights: list[Tensor]) -> list[Tensor]:
-    """Return weights as cuDNN wants them: in one piece of memory, the matrices of all layers and then the biases.
+    """Return weights as cuDNN wants them, where it is what runs them.
 
-    Where they lie otherwise, it copies them itself at each call, and warns of it. Where there is no bias it still wants
-    the room of two.
+    Where they lie otherwise, it copies them itself at each call, and warns of it.
     """
-    if not weights[0].is_cuda or fast.transformed():
-        return weights
+    return weights if not weights[0].is_cuda or fast.transformed() else joined(weights)
+
+
+def joined(weights: list[Tensor]) -> list[Tensor]:
+    """Return weights in one piece of memory: the matrices of all layers, then the biases, or room for two of them."""
     matrices, biases = ([place for place, each in enumerate(weights) if each.ndim == axes] for axes in (2, 1))
     rows = len(weights[0])  # of all but a projection
     empty = 0 if biases else rows * sum(len(weights[place]) == rows for place in matrices)
