@@ -9,9 +9,10 @@ import pytest
 from test_keras_options import assert_reference, distance, fill, outputs
 
 import gatewise as gw
+from gatewise.core.between import Dot, Operation, Softmax
 from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import AdditiveAttention, Attention, Dot, Operation, Softmax
+from gatewise.core.spec import AdditiveAttention, Attention
 from gatewise.errors import SpecError, UnsupportedModelError
 from gatewise.parity import softmax_shifts
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import gatewise as gw
+from gatewise.core import between
 from gatewise.core import spec as specs
 from gatewise.core.network import Layer, Network, Rule
 
@@ -247,7 +248,7 @@ def draw_network(rng):
         4, 5, bidirectional=True, merge=pick("sum", "ave", "mul"), activation=pick("tanh", "relu"), return_state=False
     )
     return Network.chain(
-        specs.Input((None,), integer=True),
+        between.Input((None,), integer=True),
         specs.Embedding(11, 4, mask_zero=masks),
         wide,
         specs.LayerNorm(5),
@@ -301,7 +302,7 @@ def test_penalties_and_constraints():
         Rule("projection", "bias", "NonNeg"),
     )
     spec = specs.LSTM(3, 4, return_state=False)
-    network = Network((Layer("input", specs.Input((None, 3))), Layer("lstm", spec, ("input",), rules=rules)))
+    network = Network((Layer("input", between.Input((None, 3))), Layer("lstm", spec, ("input",), rules=rules)))
     torch.manual_seed(0)
     model = Model(network)
     there = copy.deepcopy(model).cuda()

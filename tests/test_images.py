@@ -11,22 +11,10 @@ from test_other_layers import by_reference, outputs
 
 import gatewise as gw
 from gatewise.arrays.reference import run
+from gatewise.core.between import Activation, Dropout, Input, Merge, Pad, Pool, Reshape, Upsample, window
 from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import (
-    LSTM,
-    Activation,
-    Conv1D,
-    Conv2D,
-    Dropout,
-    Input,
-    Merge,
-    Pad,
-    Pool,
-    Reshape,
-    Upsample,
-    window,
-)
+from gatewise.core.spec import LSTM, Conv1D, Conv2D
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
 from gatewise.registry import owner
 

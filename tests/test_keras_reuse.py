@@ -10,8 +10,9 @@ import random_models
 from test_keras_options import assert_reference, distance, fill, outputs, some_inputs
 
 import gatewise as gw
+from gatewise.core.between import TESTS, Input, Operation
 from gatewise.core.network import Layer, Network
-from gatewise.core.spec import LSTM, RUN, TESTS, Input, Operation
+from gatewise.core.spec import LSTM, RUN
 from gatewise.errors import SpecError, UnsupportedModelError
 from gatewise.parity import TAKEN_FOR, side
 

@@ -9,9 +9,10 @@ import pytest
 from test_keras_options import assert_reference, distance, fill, outputs
 
 import gatewise as gw
+from gatewise.core.between import FUNCTIONS, Operation
 from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, Operation
+from gatewise.core.spec import ACTIVATIONS
 from gatewise.errors import SpecError, UnsupportedModelError
 from gatewise.live import port
 

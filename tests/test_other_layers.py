@@ -12,8 +12,9 @@ import random_models
 import gatewise as gw
 from gatewise.arrays.network import unstacked, walk
 from gatewise.arrays.reference import run
+from gatewise.core.between import Dropout, Input, Merge, Noise, Pool, window
 from gatewise.core.network import Layer
-from gatewise.core.spec import BatchNorm, Conv1D, Dense, Dropout, Input, LayerNorm, Merge, Noise, Pool, window
+from gatewise.core.spec import BatchNorm, Conv1D, Dense, LayerNorm
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
 from gatewise.pairing import units
 from gatewise.parity import side

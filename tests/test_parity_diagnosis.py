@@ -10,9 +10,9 @@ import pytest
 import gatewise as gw
 from gatewise.arrays.network import Call, plain, unstacked, walk
 from gatewise.arrays.readings import exchange
+from gatewise.core.between import Activation, Input, Masking
 from gatewise.core.layout import CANONICAL, GATES, gates_of
 from gatewise.core.plan import plan
-from gatewise.core.spec import Activation, Input, Masking
 from gatewise.diagnosis import TEXTS
 from gatewise.live import own_layouts
 from gatewise.pairing import halves, units

@@ -11,7 +11,7 @@ import pytest
 import random_models
 
 import gatewise as gw
-from gatewise.core.spec import Pool
+from gatewise.core.between import Pool
 from gatewise.errors import FileError, GatewiseError, UnsupportedModelError, WeightsError
 from gatewise.live import METADATA
 from gatewise.live import port as port_and_tell

@@ -7,9 +7,9 @@ import pytest
 import random_models
 
 import gatewise as gw
+from gatewise.core.between import Input
 from gatewise.core.network import Layer, Network
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import Input
 from gatewise.errors import GatewiseError, SpecError, UnsupportedModelError
 
 FLAGS = {

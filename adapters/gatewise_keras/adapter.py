@@ -15,10 +15,7 @@ import numpy as np
 
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.spec import (
-    Recurrent,
-    Spec,
-)
+from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.assembling import assemble as assemble
 from gatewise_keras.building import make, make_cell

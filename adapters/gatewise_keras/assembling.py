@@ -8,20 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gatewise.core.between import Constant, Dot, Input, Merge, Operation, Remask
 from gatewise.core.network import Layer, Network, Rule, source_of
-from gatewise.core.spec import (
-    RUN,
-    Attending,
-    Constant,
-    Dot,
-    Input,
-    Merge,
-    Operation,
-    Recurrent,
-    Remask,
-    Spec,
-    outputs_of,
-)
+from gatewise.core.spec import RUN, Attending, Recurrent, Spec, outputs_of
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import executed

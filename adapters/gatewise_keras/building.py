@@ -7,23 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gatewise.core.between import Activation, Dot, Dropout, Flip, Merge, Rescale, Softmax
 from gatewise.core.layout import GATES
 from gatewise.core.network import Rule
-from gatewise.core.spec import (
-    Activation,
-    Attending,
-    Dense,
-    Dot,
-    Dropout,
-    Embedding,
-    Flip,
-    Merge,
-    Recurrent,
-    Rescale,
-    Softmax,
-    Spec,
-    numbered,
-)
+from gatewise.core.spec import Attending, Dense, Embedding, Recurrent, Spec, numbered
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import arguments_for, twin_for
 from gatewise_keras.reading import CELLS, CLASSES, GENERAL, JOINS, NUMBERS, SAME, WEIGHTS

@@ -10,25 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from gatewise.core.between import FUNCTIONS, Constant, Dot, Flip, Input, Masking, Merge, Operation, Softmax
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import (
-    FUNCTIONS,
-    Attending,
-    Constant,
-    Dense,
-    Dot,
-    Embedding,
-    Flip,
-    Input,
-    Masking,
-    Merge,
-    Norm,
-    Operation,
-    Recurrent,
-    Softmax,
-    Spec,
-    outputs_of,
-)
+from gatewise.core.spec import Attending, Dense, Embedding, Norm, Recurrent, Spec, outputs_of
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.laying import Laying, laid, parts, specs_of
 from gatewise_keras.operations import ORDERS, operation_of

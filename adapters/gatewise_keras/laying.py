@@ -7,22 +7,9 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from gatewise.core.between import Activation, Dot, Dropout, Flip, Merge, Operation, Remask
 from gatewise.core.network import Layer, source_of
-from gatewise.core.spec import (
-    Activation,
-    Attending,
-    Dot,
-    Dropout,
-    Flip,
-    Merge,
-    Operation,
-    Recurrent,
-    Remask,
-    Spec,
-    is_beside,
-    is_one_cell,
-    outputs_of,
-)
+from gatewise.core.spec import Attending, Recurrent, Spec, is_beside, is_one_cell, outputs_of
 from gatewise_keras.reading import (
     activity_rule,
     check_unrolled,

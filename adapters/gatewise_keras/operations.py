@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.core.spec import ACTIVATIONS, FUNCTIONS, OVER, Activation, Operation, Permute, Reshape
+from gatewise.core.between import FUNCTIONS, OVER, Activation, Operation, Permute, Reshape
+from gatewise.core.spec import ACTIVATIONS
 
 SYNONYMS = {"TrueDivide": "divide", "Amax": "max", "Amin": "min", "ReLU": "relu"}
 """Class of an operation → NumPy's name, where that is not the name of the class."""

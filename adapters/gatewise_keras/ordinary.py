@@ -9,24 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gatewise.core.spec import (
-    AdditiveAttention,
-    Attention,
-    BatchNorm,
-    Conv1D,
-    Conv2D,
-    Dropout,
-    LayerNorm,
-    Noise,
-    Pad,
-    Permute,
-    Pool,
-    Repeat,
-    Rescale,
-    Reshape,
-    Spec,
-    Upsample,
-)
+from gatewise.core.between import Dropout, Noise, Pad, Permute, Pool, Repeat, Rescale, Reshape, Upsample
+from gatewise.core.spec import AdditiveAttention, Attention, BatchNorm, Conv1D, Conv2D, LayerNorm, Spec
 
 
 class Twin(NamedTuple):

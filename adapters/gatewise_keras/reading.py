@@ -7,25 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gatewise.core.between import Activation, Dropout, Flip, Masking, Operation, Rescale, Softmax
 from gatewise.core.network import Rule
-from gatewise.core.spec import (
-    ACTIVATIONS,
-    GRU,
-    LSTM,
-    RNN,
-    Activation,
-    Dense,
-    Dropout,
-    Embedding,
-    Flip,
-    Masking,
-    Operation,
-    Recurrent,
-    Rescale,
-    Softmax,
-    Spec,
-    with_number,
-)
+from gatewise.core.spec import ACTIVATIONS, GRU, LSTM, RNN, Dense, Embedding, Recurrent, Spec, with_number
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.ordinary import TWINS, Twin, options_of
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gatewise.arrays.native import fitting
+from gatewise.core.between import Activation, Constant, Dropout, Input
 from gatewise.core.layout import Layout, check_holds
 from gatewise.core.network import Layer, Network
 from gatewise.core.spec import (
@@ -21,16 +22,12 @@ from gatewise.core.spec import (
     GRU,
     LSTM,
     RNN,
-    Activation,
     AdditiveAttention,
     Attending,
     Attention,
     BatchNorm,
-    Constant,
     Dense,
-    Dropout,
     Embedding,
-    Input,
     LayerNorm,
     Recurrent,
     Spec,

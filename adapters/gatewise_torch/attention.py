@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatewise.core.spec import Dot, Softmax
+from gatewise.core.between import Dot, Softmax
 
 FAR = 1e9
 """What Keras takes from the scores of steps that do not count."""

@@ -11,32 +11,24 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import (
+from gatewise.core.between import (
     Activation,
-    Attending,
-    BatchNorm,
     Constant,
-    Conv,
-    Dense,
     Dot,
     Dropout,
-    Embedding,
     Flip,
     Input,
-    LayerNorm,
     Masking,
     Merge,
     Noise,
     Operation,
     Pool,
-    Recurrent,
     Remask,
     Rescale,
     Softmax,
-    Spec,
-    is_beside,
 )
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import Attending, BatchNorm, Conv, Dense, Embedding, LayerNorm, Recurrent, Spec, is_beside
 from gatewise.errors import ShapeError
 from gatewise_torch.activations import activation
 from gatewise_torch.attention import dotted, softmaxed

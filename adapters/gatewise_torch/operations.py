@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise.core.spec import ACTIVATIONS, Operation
+from gatewise.core.between import Operation
+from gatewise.core.spec import ACTIVATIONS
 from gatewise_torch.activations import activation
 
 

@@ -50,7 +50,8 @@ def penalty(model: nn.Module) -> Tensor:
         UnsupportedModelError: The model is not a port, so that it carries no rules.
 
     >>> from gatewise.core.network import Layer, Network
-    >>> from gatewise.core.spec import Dense, Input
+    >>> from gatewise.core.between import Input
+    >>> from gatewise.core.spec import Dense
     >>> rule = Rule("penalty", "kernel", "L2", (("l2", 0.5),))
     >>> model = Model(Network((Layer("input", Input((2,))), Layer("dense", Dense(2, 1), ("input",), rules=(rule,)))))
     >>> with torch.no_grad():

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatewise.core.spec import Conv, Pad, Permute, Pool, Repeat, Reshape, Spec, Upsample, per_axis, window
+from gatewise.core.between import Pad, Permute, Pool, Repeat, Reshape, Upsample, window
+from gatewise.core.spec import Conv, Spec, per_axis
 
 
 def convolved(spec: Conv, module: nn.Module, value: Tensor) -> Tensor:

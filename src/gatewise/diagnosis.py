@@ -19,10 +19,11 @@ import numpy as np
 from gatewise.arrays.miswired import recurrent_ways, scaling
 from gatewise.arrays.network import Way, plain, unstacked, walk
 from gatewise.arrays.readings import Pair, Reading
+from gatewise.core.between import Dropout, Input, Masking
 from gatewise.core.layout import CANONICAL, GATES
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import plan
-from gatewise.core.spec import GRU, Dropout, Input, Masking, Recurrent
+from gatewise.core.spec import GRU, Recurrent
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, restacked, units

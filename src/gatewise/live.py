@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewise import checkpoints
+from gatewise.core.between import Input
 from gatewise.core.layout import CANONICAL, Layout
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import Embedding, Input, Spec
+from gatewise.core.spec import Embedding, Spec
 from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
 from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_layout, model_adapter, owner
 

@@ -18,35 +18,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
-from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.plan import plan
-from gatewise.core.shapes import shapes
-from gatewise.core.spec import (
+from gatewise.core.between import (
     TESTS,
     Activation,
-    Attention,
     Constant,
-    Conv,
-    Conv1D,
-    Dense,
     Dropout,
-    Embedding,
     Input,
     Masking,
     Noise,
-    Norm,
     Operation,
     Permute,
     Pool,
-    Recurrent,
     Repeat,
     Rescale,
     Reshape,
     Softmax,
-    Spec,
-    outputs_of,
 )
+from gatewise.core.layout import CANONICAL, GATES, gates_of, summed_gates
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.plan import plan
+from gatewise.core.shapes import shapes
+from gatewise.core.spec import Attention, Conv, Conv1D, Dense, Embedding, Norm, Recurrent, Spec, outputs_of
 from gatewise.errors import GatewiseError, SpecError
 from gatewise.live import own_layouts, plan_network
 from gatewise.registry import ModelAdapter, owner

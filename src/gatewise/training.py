@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gatewise.core.between import Dropout, Input, Pool, Upsample
 from gatewise.core.layout import GATES, store, summed_gates
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import BatchNorm, Conv, Dense, Dropout, Input, Norm, Pool, Recurrent, Spec, Upsample
+from gatewise.core.spec import BatchNorm, Conv, Dense, Norm, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.pairing import Parts, Unit, alike, halves, units

@@ -14,15 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gatewise.arrays import reference
-from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import (
-    ACTIVATIONS,
+from gatewise.core.between import (
     OVER,
     Activation,
-    Attending,
     Constant,
     Dot,
-    Embedding,
     Flip,
     Input,
     Masking,
@@ -31,19 +27,16 @@ from gatewise.core.spec import (
     Pad,
     Permute,
     Pool,
-    Recurrent,
     Remask,
     Repeat,
     Rescale,
     Reshape,
     Softmax,
-    Spec,
     Upsample,
-    is_beside,
-    outputs_of,
-    per_axis,
     window,
 )
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import ACTIVATIONS, Attending, Embedding, Recurrent, Spec, is_beside, outputs_of, per_axis
 
 Array = np.ndarray
 Weights = Mapping[str, Array]

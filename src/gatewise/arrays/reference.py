@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gatewise.core.between import window
 from gatewise.core.spec import (
     GRU,
     LSTM,
@@ -33,7 +34,6 @@ from gatewise.core.spec import (
     Spec,
     numbered,
     per_axis,
-    window,
 )
 from gatewise.errors import ShapeError, SpecError, WeightsError, nearest
 

@@ -5,23 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gatewise.core.spec import (
-    KINDS,
-    WEIGHTLESS,
-    BatchNorm,
-    Constant,
-    Embedding,
-    Input,
-    Masking,
-    Merge,
-    Operation,
-    Recurrent,
-    Remask,
-    Spec,
-    is_one_cell,
-    outputs_of,
-    unknown_option,
-)
+from gatewise.core.between import WEIGHTLESS, Constant, Input, Masking, Merge, Operation, Remask
+from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
 from gatewise.errors import SpecError, nearest
 
 
@@ -291,7 +276,8 @@ class Network:
         Raises:
             SpecError: It is not the description of a network.
 
-        >>> from gatewise.core.spec import LSTM, Input
+        >>> from gatewise.core.between import Input
+        >>> from gatewise.core.spec import LSTM
         >>> network = Network.chain(Input((None, 3)), LSTM(3, 50))
         >>> Network.from_dict(network.to_dict()) == network
         True

@@ -5,33 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import (
+from gatewise.core.between import (
     OVER,
     POINTWISE,
-    AdditiveAttention,
-    Attending,
     Constant,
-    Conv,
-    Dense,
     Dot,
-    Embedding,
     Input,
     Merge,
-    Norm,
     Operation,
     Pad,
     Permute,
     Pool,
-    Recurrent,
     Repeat,
     Reshape,
     Softmax,
-    Spec,
     Upsample,
-    per_axis,
     window,
 )
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.spec import AdditiveAttention, Attending, Conv, Dense, Embedding, Norm, Recurrent, Spec, per_axis
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]
