@@ -257,6 +257,18 @@ def test_stateful(seed):
     assert_same(layer, run(spec, canonical(layer), x[:, :3], state=[numpy(part) for part in given]), output, last)
 
 
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("activation", ["tanh", "softsign"])
+def test_stateful_on_packed_sequences_of_any_order(cell, activation):
+    layer = LAYERS[cell](3, 4, activation=activation, stateful=True)
+    packed = pack_padded_sequence(torch.randn(4, 3, 3), [2, 4, 3], enforce_sorted=False)
+    _, first = layer(packed)
+    met = layer(packed)
+    layer.reset_state()
+    for one, other in zip(flat(met), flat(layer(packed, first)), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_states_kept_in_inference_mode_can_be_trained_on():
     layer = LSTM(3, 4, activation="relu", stateful=True)
     with torch.inference_mode():
@@ -401,6 +413,31 @@ def test_torch_nn_is_left_where_it_takes_longer(monkeypatch, cell, dtype):
     with FlopCounterMode(display=False):  # sees single operations, as every transform does
         assert torch.allclose(layer(large)[0], native(large)[0], rtol=0, atol=tolerance)
     assert ran == []
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_weights_of_unlike_types(cell):
+    layer = LAYERS[cell](3, 4)
+    expected = layer(X)[0]
+    layer.weight_hh_l0 = nn.Parameter(layer.weight_hh_l0.detach().double())
+    assert torch.allclose(layer(X)[0], expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own jvp uses it
+@pytest.mark.parametrize("activation", ["tanh", "softsign"])
+@pytest.mark.parametrize("cell", LAYERS)
+def test_transforms_that_torch_nn_has_no_rule_for(cell, activation):
+    layer, several = LAYERS[cell](3, 4, activation=activation), torch.randn(6, 5, 2, 3)
+
+    def run(x):
+        return layer(x)[0]
+
+    expected = torch.stack([run(x) for x in several])
+    assert torch.allclose(torch.func.vmap(run)(several), expected, atol=1e-6)
+    _, slope = torch.func.jvp(run, (several[0],), (several[1],))
+    jacobian = torch.autograd.functional.jacobian(run, several[0])
+    assert torch.allclose(slope, torch.tensordot(jacobian, several[1], 3), atol=1e-5)
+    assert torch.allclose(torch.func.jacrev(run)(several[0]), jacobian, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", LAYERS)
@@ -1051,6 +1088,14 @@ def test_operations_that_are_counted_on_the_way_back_alone(general):
     assert counted.get_total_flops() > 0
 
 
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_jacobian_of_all_at_once(general, sequences):
+    general.return_sequences, general.return_state = sequences, False
+    x = torch.randn(4, 2, 3)
+    met, expected = (torch.autograd.functional.jacobian(general, x, vectorize=vectorize) for vectorize in (True, False))
+    assert torch.allclose(met, expected, atol=1e-6)
+
+
 def test_a_mask_under_vmap_and_without_numbers(general):
     x, mask = torch.randn(5, 2, 3), torch.arange(5)[:, None] < torch.tensor([5, 2])
     each = torch.func.vmap(lambda one, counts: general(one, mask=counts)[0], in_dims=1, out_dims=1)(x, mask)
@@ -1159,6 +1204,17 @@ def test_low_precision(cell, dtype, options):
 
 
 # ------------------------------------------------------------------------------------------------------------ dropout
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_a_seed_gives_the_same_masks_between_layers_however_it_is_run(cell):
+    layer = LAYERS[cell](3, 4, 2, dropout=0.5, batch_first=True, zero_output_for_mask=True)
+    x, mask, found = torch.randn(2, 4, 3), torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1]]), []
+    for grad in (True, False):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(grad):
+            found.append(layer(x, mask=mask)[0])
+    assert torch.allclose(*found, atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", LAYERS)
@@ -1308,6 +1364,10 @@ def test_importing_the_package_loads_no_torch():
         ({"cell_clip": -1.0}, "cell_clip=-1.0", "None or a number above 0", "Change cell_clip"),
         ({"recurrent_dropout": 1.5}, "recurrent_dropout=1.5", "from 0 to 1", "Change"),
         ({"stateful": 1}, "stateful=1", "LSTM: stateful is one of False, True.", "Use one"),
+        ({"dtype": "float32"}, "dtype='float32' is no type", "LSTM: its weights are torch.float32", "one of these"),
+        ({"dtype": torch.int64}, "dtype=torch.int64 is no type", "LSTM: its weights", "leave it out"),
+        ({"device": "nowhere"}, "device='nowhere' is none", "LSTM: device", "'cuda:0'"),
+        ({"activation": nn.Tanh}, "activation=Tanh is a class.", "LSTM: activation", "Give an object of it: Tanh()."),
         ({"return_sequence": True}, "LSTM has no option 'return_sequence'.", "LSTM: its", "mean 'return_sequences'?"),
         (
             {"merge": None, "bidirectional": True, "num_layers": 2},
@@ -1323,6 +1383,16 @@ def test_wrong_options(options, met, where, hint):
     assert met in caught.value.met
     assert where in caught.value.where
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("recurrent_dropout", 2.0), ("dropout", -1), ("dropout_masks", "bad"), ("return_state", 3)]
+)
+def test_what_may_be_changed_later_is_checked_then(name, value):
+    layer = LSTM(3, 4)
+    with pytest.raises(SpecError, match=f"{name}=.*\n.*LSTM: {name} is"):
+        setattr(layer, name, value)
+    assert getattr(layer, name) == getattr(LSTM(3, 4), name)
 
 
 X = torch.zeros(5, 2, 3)
@@ -1352,6 +1422,20 @@ X = torch.zeros(5, 2, 3)
         (({"lengths": [1, 2, 3]}), "lengths has shape (3,)", "(batch,) = (2,)", "one a sequence"),
         (((X.to("meta")),), "input is on meta, the weights are on cpu.", "one device", "input.to('cpu')"),
         ((X, (torch.zeros(1, 2, 4, device="meta"),) * 2), "hx (h) is on meta", "one device", "h.to('cpu')"),
+        ((X.to_sparse(),), "input is a tensor in torch.sparse_coo.", "LSTM(3, 4", "to_dense()"),
+        (
+            (PackedSequence(X[0], torch.tensor([3])),),
+            "input has 2 rows, its batch_sizes add up to 3",
+            "rows",
+            "pack",
+        ),
+        (({"mask": "abc"}), "mask is a str that makes no tensor", "each step", "a list of numbers"),
+        (({"mask": [[1, 0], [1]]}), "mask is a list that makes no tensor", "each step", "a list of numbers"),
+        (({"mask": torch.ones(5, 2) * 1j}), "mask is complex.", "not 0", "0"),
+        (({"mask": torch.full((5, 2), torch.nan)}), "mask holds NaN.", "not 0", "divided by 0"),
+        (({"lengths": [1, None]}), "lengths is a list that makes no tensor", "(batch,) = (2,)", "a list of numbers"),
+        (({"lengths": [1, 10**30]}), "lengths is a list that makes no tensor", "(batch,) = (2,)", "a list of numbers"),
+        (({"lengths": torch.ones(2) * 1j}), "torch.complex64", "whole numbers", "one a sequence"),
         (({"lengths": [6, 2]}), "lengths holds 6, the input has 5 steps.", "from 0 to 5", "another batch"),
         (({"lengths": [2, 2], "mask": torch.ones(5, 2)}), "both given", "lengths are a mask", "Give one"),
     ],
@@ -1366,6 +1450,15 @@ def test_wrong_arguments(activation, arguments, met, where, hint):
     assert met in caught.value.met
     assert where in caught.value.where
     assert hint in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_nested_tensor(activation, layout):
+    nested = torch.nested.nested_tensor([X[:, 0], X[:2, 0]], layout=layout)
+    with pytest.raises(ShapeError, match=r"input is nested\.\n.*\n.*pad and give lengths"):
+        LSTM(3, 4, activation=activation)(nested)
 
 
 def test_a_mask_beside_a_packed_sequence():
@@ -1394,6 +1487,19 @@ def test_callables_that_cannot_be(option, function, met, hint):
     if "no_grad" in hint or "torch operations" in hint:  # what fails with gradients alone
         with torch.no_grad():
             assert layer(X)[0].shape == (5, 2, 4)
+
+
+@pytest.mark.parametrize("function", [nn.ELU(inplace=True), torch.tanh_])
+@pytest.mark.parametrize(("cell", "options"), [("lstm", {}), ("gru", {"reset": "before"}), ("gru", {}), ("rnn", {})])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_callable_may_write_into_its_argument(cell, options, function, grad):
+    layer = LAYERS[cell](3, 4, activation=function, **options)
+    known = LAYERS[cell](3, 4, activation="tanh" if function is torch.tanh_ else "elu", **options)
+    known.load_state_dict(layer.state_dict())
+    x = torch.randn(5, 2, 3)
+    with torch.set_grad_enabled(grad):
+        for met, expected in zip(flat(layer(x)), flat(known(x)), strict=True):
+            assert torch.allclose(met, expected, atol=1e-6)
 
 
 def test_a_callable_is_called_gate_by_gate():

@@ -299,6 +299,50 @@ def test_refused_by_name(keras, torch, options, words):
         assert word in str(met.value)
 
 
+def test_what_is_around_a_module_is_refused_by_name(keras, torch):
+    from torch.nn.utils import parametrizations, prune
+
+    hooked = torch.nn.GRU(3, 4)
+    hooked.register_forward_pre_hook(lambda module, given: given)
+    pruned = prune.random_unstructured(torch.nn.Linear(3, 4), "weight", 0.3)
+    normed = parametrizations.weight_norm(torch.nn.Linear(3, 4))
+    for module, met, hint in (
+        (hooked, r"A GRU has a hook, <lambda>", r"handle\.remove\(\)"),
+        (torch.nn.Sequential(pruned), r"A Linear \(0\) has a hook, RandomUnstructured", r"prune\.remove"),
+        (normed, "A ParametrizedLinear computes its weights from others", r"remove_parametrizations\(module, name\)"),
+        (torch.nn.LSTM(3, 4, device="meta"), "A LSTM lies on the device 'meta'", "load_state_dict"),
+        (torch.zeros(3), "A torch.Tensor belongs to no framework", "Give a layer or model"),
+    ):
+        with pytest.raises(UnsupportedModelError, match=rf"{met}(.|\n)*Hint: .*{hint}"):
+            gw.port(module, to="keras")
+
+
+def test_kept_states_are_left_behind_with_a_remark(keras, torch):
+    import gatewise_torch
+
+    from gatewise.live import port
+
+    said = "begins with zeros, as after reset_state()"
+    module = gatewise_torch.GRU(3, 4, stateful=True, batch_first=True)
+    module(torch.ones(2, 5, 3))
+    there = port(module, to="keras")
+    assert said in " ".join(there.remarks)
+    assert said not in " ".join(port(there.result, to="torch").remarks)
+    there.result(np.ones((2, 5, 3), np.float32))
+    assert said in " ".join(port(there.result, to="torch").remarks)
+
+
+def test_stateful_in_two_directions_with_its_states(keras, torch):
+    import gatewise_torch
+
+    module = gatewise_torch.GRU(3, 4, stateful=True, batch_first=True, bidirectional=True)
+    module(torch.ones(2, 5, 3))
+    with pytest.raises(UnsupportedModelError, match=r"stateful in two directions(.|\n)*return_state=False"):
+        gw.port(module, to="keras")
+    module.return_state = False
+    assert gw.verify(module, gw.port(module, to="keras")).passed
+
+
 def test_stateful_needs_its_batch_size(keras, torch):
     import gatewise_torch
 

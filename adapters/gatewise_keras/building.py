@@ -55,6 +55,12 @@ def make(
                 "Keras makes the states of a stateful layer when it is built, for one batch size.",
                 "Run it on one batch before the port, or port it with stateful=False.",
             )
+        if spec.stateful and spec.bidirectional and spec.return_state:
+            raise UnsupportedModelError(
+                f"Layer {name or type(spec).__name__!r} is stateful in two directions and gives its states.",
+                "Keras 3 fails to call such a Bidirectional (its compute_mask multiplies a generator).",
+                "Port it with return_state=False, or with stateful=False and first states.",
+            )
         around = {
             option: getattr(spec, option)
             for option in ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")

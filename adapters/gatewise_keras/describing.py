@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gatewise.core.between import FUNCTIONS, Constant, Dot, Flip, Input, Masking, Merge, Operation, Softmax
-from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.network import LEFT_STATES, Layer, Network, source_of
 from gatewise.core.spec import Attending, Dense, Embedding, Norm, Recurrent, Spec, outputs_of
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.laying import Laying, laid, parts, specs_of
@@ -622,6 +622,9 @@ def remarks(obj: Any) -> list[str]:
         for told in all_rules(layer):
             if isinstance(told, str):
                 said.append(f"{layer.name}: {told} acts in training alone and is not carried over.")
+        kept = keras.tree.flatten(getattr(layer, "states", None)) if getattr(layer, "stateful", False) else []
+        if any(bool(keras.ops.any(state != 0)) for state in kept if state is not None):
+            said.append(f"{layer.name}: {LEFT_STATES}")
         if is_cell(layer) and layer.activity_regularizer is not None:
             told = type(layer.activity_regularizer).__name__
             said.append(f"{layer.name}: activity_regularizer={told} of a cell is not carried over.")

@@ -267,14 +267,17 @@ _REFUSED = {
 
 
 class _Guarded:
-    """A user's callable: its answer must have the shape of its argument, and a gradient where one is wanted."""
+    """A user's callable: its answer must have the shape of its argument, and a gradient where one is wanted.
+
+    It gets a copy, as it may write into it, and the memory of a cell is needed behind the activation, too.
+    """
 
     def __init__(self, owner: str, option: str, function: Callable[..., Any]) -> None:
         self.owner, self.option, self.function = owner, option, function
 
     def __call__(self, x: Tensor) -> Tensor:
         try:
-            y = self.function(x)
+            y = self.function(x.clone())
         except Exception as error:
             raise self._error(
                 f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -330,6 +333,12 @@ def activation(value: object, owner: str, option: str) -> Activation:
             f"{option}={value!r} {'cannot be computed' if value in _REFUSED else 'is unknown'}.",
             f"{owner}: {option} is a callable or one of {', '.join(known)}.",
             _REFUSED.get(value, nearest(value, known)) + " Use one of these, or give a callable.",
+        )
+    if isinstance(value, type):
+        raise SpecError(
+            f"{option}={value.__name__} is a class.",
+            f"{owner}: {option} is a name or a callable from a tensor to a tensor.",
+            f"Give an object of it: {value.__name__}().",
         )
     if callable(value):
         return Activation(repr(value), _Guarded(owner, option, value))

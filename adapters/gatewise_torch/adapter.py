@@ -16,7 +16,7 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.between import Activation, Constant, Dropout, Input
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.network import Layer, Network
+from gatewise.core.network import LEFT_STATES, Layer, Network
 from gatewise.core.spec import (
     ACTIVATIONS,
     GRU,
@@ -81,7 +81,7 @@ ADAMS = {"epsilon": "torch.optim.Adam", "epsilon-hat": "gatewise_torch.KerasAdam
 
 def claims(obj: object) -> bool:
     """Say whether an object is a torch module."""
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(obj).__mro__[:-1])
+    return any((kind.__module__, kind.__name__) == ("torch.nn.modules.module", "Module") for kind in type(obj).__mro__)
 
 
 # ── one layer ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,6 +220,7 @@ def describe(obj: Any) -> Network:
 
     from gatewise_torch.model import Model
 
+    _check_bare(obj)
     other = sorted({str(parameter.dtype) for parameter in obj.parameters()} - {"torch.float32", "torch.float64"})
     if other:
         raise UnsupportedModelError(
@@ -482,14 +483,47 @@ def inventory(obj: Any) -> Inventory:
     return listing.inventory(obj)
 
 
+def _check_bare(obj: Any) -> None:
+    """Refuse modules that compute something around their own code, or hold no numbers."""
+    from torch.nn.utils.parametrize import is_parametrized
+
+    for name, module in obj.named_modules():
+        where = f"A {type(module).__name__}" + (f" ({name})" if name else "")
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        if hooks:
+            said = getattr(hooks[0], "__name__", type(hooks[0]).__name__)
+            raise UnsupportedModelError(
+                f"{where} has a hook, {said}, which may change what it computes.",
+                "A port computes what the module's own code does.",
+                "Remove it: handle.remove(), or torch.nn.utils.remove_weight_norm, .prune.remove and the like.",
+            )
+        if is_parametrized(module):
+            raise UnsupportedModelError(
+                f"{where} computes its weights from others (torch.nn.utils.parametrize).",
+                "A port takes weights as they are.",
+                "Settle them first: torch.nn.utils.parametrize.remove_parametrizations(module, name).",
+            )
+    if any(tensor.is_meta for tensor in (*obj.parameters(), *obj.buffers())):
+        raise UnsupportedModelError(
+            f"A {type(obj).__name__} lies on the device 'meta', where tensors hold no numbers.",
+            "A port takes its weights along.",
+            "Load them first: to_empty(device='cpu'), then load_state_dict.",
+        )
+
+
 def remarks(obj: Any) -> list[str]:
     """Return what a port leaves behind, a sentence each."""
+    said = [
+        f"{name or type(module).__name__.lower()}: {LEFT_STATES}"
+        for name, module in obj.named_modules()
+        if is_general(module) and module._kept is not None and any(bool(part.any()) for part in module._kept)
+    ]
     if hasattr(obj, "native"):
-        return [*_unread(obj.network)]
-    if getattr(obj, "batch_first", True):
-        return []
-    name = type(obj).__name__.lower()
-    return [f"{name}: batch_first=False; a port has the batch first, also in its states, and time second."]
+        return [*said, *_unread(obj.network)]
+    if not getattr(obj, "batch_first", True):
+        name = type(obj).__name__.lower()
+        said.append(f"{name}: batch_first=False; a port has the batch first, also in its states, and time second.")
+    return said
 
 
 def _unread(network: Network) -> Iterator[str]:

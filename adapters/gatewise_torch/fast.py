@@ -66,6 +66,16 @@ def transformed() -> bool:
     )
 
 
+def batches() -> bool:
+    """Say whether a transform of torch.func other than a gradient is on, for which torch.nn's kernels have no rule."""
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    kinds: Any = getattr(torch._C._functorch, "TransformType", None)
+    return kinds is None or any(
+        level.key() != kinds.Grad for level in torch._C._functorch.get_interpreter_stack() or ()
+    )
+
+
 def casts(tensor: Tensor) -> bool:
     """Say whether autocast is on where a tensor lies."""
     return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)  # asked for meta, torch would raise

@@ -120,7 +120,7 @@ def run(
     """
     one_input = run.input_dropout is None or len(run.input_dropout) == 1
     plain_run = run.mask is None and run.recurrent_dropout is None and one_input
-    if kernel is not None and plain_run and not is_behind(cell, x, x.shape[1], (*state, *w)):
+    if kernel is not None and plain_run and not fast.batches() and not is_behind(cell, x, x.shape[1], (*state, *w)):
         return _run_kernel(kernel, cell, x, state, w, run, training)
     if fast.transformed() or not x.shape[1] or not fast.ordinary((x, run.mask, *state, *w)):
         return _run_plainly(cell, x, state, w, run)

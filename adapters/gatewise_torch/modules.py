@@ -16,7 +16,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, TypeGuard, Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -56,6 +56,17 @@ _DEFAULTS: dict[str, Any] = {
     "dropout_masks": None,
 }
 
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "merge": MERGES,
+    "reset": ("after", "before"),
+    "peepholes": (False, True, "full"),
+    "dropout_masks": (None, "layer", "gate"),
+    **dict.fromkeys(("batch_first", "bidirectional", "go_backwards", "return_sequences"), (False, True)),
+    **dict.fromkeys(("return_state", "stateful", "zero_output_for_mask"), (False, True)),
+}
+# At a rate of 1 all is dropped, as in torch.nn and Keras's SimpleRNN; its LSTM and GRU drop nothing then.
+_RATES = ("dropout", "input_dropout", "recurrent_dropout")
 
 _NOTHING = contextlib.nullcontext()
 
@@ -106,22 +117,10 @@ class Recurrent(nn.Module):
         _choice(owner, "bias", bias, (True, False, "dual", "single", "none"))
         # Words become torch.nn's flags, so that `if layer.bias` says what it says there.
         self.bias: bool | str = {"dual": True, "none": False}.get(bias, bias) if isinstance(bias, str) else bias
-        for name, choices in (
-            ("merge", MERGES),
-            ("reset", ("after", "before")),
-            ("peepholes", (False, True, "full")),
-            ("dropout_masks", (None, "layer", "gate")),
-        ):
-            setattr(self, name, _choice(owner, name, options[name], choices))
-        flags = "go_backwards return_sequences return_state stateful zero_output_for_mask".split()
-        for name, flag in [("batch_first", batch_first), ("bidirectional", bidirectional)] + [
-            (name, options[name]) for name in flags
-        ]:
-            setattr(self, name, _choice(owner, name, flag, (False, True)))
-        self.dropout = _number(owner, "dropout", dropout, "a number from 0 to 1", lambda p: 0 <= p <= 1)
-        for name in ("input_dropout", "recurrent_dropout"):
-            # At a rate of 1 all is dropped, as in torch.nn and Keras's SimpleRNN; its LSTM and GRU drop nothing then.
-            setattr(self, name, _number(owner, name, options[name], "a rate from 0 to 1", lambda p: 0 <= p <= 1))
+        options |= {"batch_first": batch_first, "bidirectional": bidirectional, "dropout": dropout}
+        for name in (*_CHOICES, *_RATES):
+            setattr(self, name, options[name])
+        _check_type(owner, device, dtype)
         self.forget_bias = _number(owner, "forget_bias", options["forget_bias"], "a finite number", math.isfinite)
         self.cell_clip: float | None = None
         if options["cell_clip"] is not None:
@@ -147,10 +146,19 @@ class Recurrent(nn.Module):
         self.flatten_parameters()
         self.reset_parameters()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check choices and rates, which may be changed later, too."""
+        if name in _CHOICES:
+            value = _choice(type(self).__name__, name, value, _CHOICES[name])
+        elif name in _RATES:
+            value = _number(type(self).__name__, name, value, "a number from 0 to 1", lambda rate: 0 <= rate <= 1)
+        super().__setattr__(name, value)
+
     merge: str | None
     reset: str
     peepholes: bool | str
     dropout_masks: str | None
+    dropout: float
     batch_first: bool
     bidirectional: bool
     go_backwards: bool
@@ -299,6 +307,12 @@ class Recurrent(nn.Module):
                     "a PackedSequence has its own lengths.",
                     "Give only one of them.",
                 )
+            if len(packed.data) != packed.batch_sizes.sum():
+                raise self._misfit(
+                    f"input has {len(packed.data)} rows, its batch_sizes add up to {int(packed.batch_sizes.sum())}.",
+                    "a PackedSequence has as many rows.",
+                    "Make it with torch.nn.utils.rnn.pack_padded_sequence.",
+                )
             # In the order of its data, longest first; states are put into that order and out of it below.
             x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))
             batched = True
@@ -310,7 +324,7 @@ class Recurrent(nn.Module):
         time, batch = x.shape[:2]
         first = self._first_states(hx, x, batched)
         valid = self._valid_steps(mask, lengths, time, batch, batched, x.device)
-        if packed is not None and packed.sorted_indices is not None and hx is not None:
+        if packed is not None and packed.sorted_indices is not None and (hx is not None or self._kept is not None):
             first = [tuple(part.index_select(0, packed.sorted_indices) for part in state) for state in first]
 
         casts = fast.casts(x)
@@ -357,10 +371,10 @@ class Recurrent(nn.Module):
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
         weights = [self._weight(name) for name in self._flat_names]
-        fits = isinstance(x, Tensor) and x.ndim == (2 if packed else 3) and x.shape[-1] == self.input_size
-        if not fits or x.dtype != weights[0].dtype or x.device != weights[0].device or fast.casts(x):
+        fits = _is_plain(x) and x.ndim == (2 if packed else 3) and x.shape[-1] == self.input_size
+        if not fits or any(weight.dtype != x.dtype or weight.device != x.device for weight in weights):
             return None
-        if not packed and 0 in x.shape:
+        if fast.casts(x) or fast.batches() or (len(x) != input.batch_sizes.sum() if packed else 0 in x.shape):
             return None
         batch = int(input.batch_sizes[0]) if packed else x.shape[0 if self.batch_first else 1]
         if not packed and kernels.is_behind(self._cell, x, batch, weights):
@@ -425,7 +439,8 @@ class Recurrent(nn.Module):
                 halves = [_MERGED[self.merge](*halves)]
             x = halves[0]
             if self.dropout and self.training and not top:
-                x = halves[0] = F.dropout(x, self.dropout)
+                # Masks are drawn in the order of memory, and a seed is to give the same ones however a layer is run.
+                x = halves[0] = F.dropout(x.contiguous(), self.dropout)
         if len(last) == 1:
             return halves, last[0]
         return halves, tuple(torch.cat(part) for part in zip(*last, strict=True))
@@ -467,11 +482,21 @@ class Recurrent(nn.Module):
 
     # ------------------------------------------------------------------------------------- arguments that must fit
 
+    def _own(self, name: str, value: Any, device: torch.device, wanted: str) -> Tensor:
+        """Return a tensor as it is, anything else as a copy: what is written into it later would go unnoticed."""
+        if isinstance(value, Tensor):
+            return value.to(device)
+        try:
+            return torch.tensor(value, device=device)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            met = f"{name} is a {type(value).__name__} that makes no tensor: {error}."
+            raise self._misfit(met, wanted, "Give a tensor, an array or a list of numbers.") from error
+
     def _misfit(self, met: str, expected: str, hint: str) -> ShapeError:
         return ShapeError(met, f"{type(self).__name__}({self.extra_repr()}): {expected}", hint)
 
     def _check_input(self, x: Any, name: str) -> Tensor:
-        if isinstance(x, Tensor) and x.ndim in (2, 3) and x.shape[-1] == self.input_size:
+        if _is_plain(x) and x.ndim in (2, 3) and x.shape[-1] == self.input_size:
             weight = self._weight(self._names[0][0])
             steps = x.shape[1 if self.batch_first and x.ndim == 3 else 0]
             if steps and x.device != weight.device:
@@ -492,6 +517,11 @@ class Recurrent(nn.Module):
         expected = f"{name} is {axes} or (time, features), with {self.input_size} features and at least one step."
         if not isinstance(x, Tensor):
             raise self._misfit(f"{name} is a {type(x).__name__}.", expected, "Give a tensor or a PackedSequence.")
+        if not _is_plain(x):
+            form = "nested" if x.is_nested else f"a tensor in {x.layout}"
+            raise self._misfit(
+                f"{name} is {form}.", expected, "Make it a plain one: to_dense(), or pad and give lengths."
+            )
         if x.ndim not in (2, 3):
             hint = f"It has {x.ndim} axes: add or drop one."
         elif x.shape[-1] == self.input_size:
@@ -550,10 +580,12 @@ class Recurrent(nn.Module):
         # Looking at numbers would make an accelerator wait, and where operations are traced there are none.
         looks = device.type == "cpu" and not fast.transformed()
         if lengths is not None:
-            lengths = _own(lengths, device)
-            if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+            wanted = f"lengths is (batch,) = ({batch},), whole numbers."
+            lengths = self._own("lengths", lengths, device, wanted)
+            whole = not (lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool)
+            if lengths.shape != (batch,) or not whole:
                 met = f"lengths has shape {tuple(lengths.shape)}, {lengths.dtype}."
-                raise self._misfit(met, f"lengths is (batch,) = ({batch},), whole numbers.", "Give one a sequence.")
+                raise self._misfit(met, wanted, "Give one a sequence.")
             if looks:
                 wrong = lengths[(lengths < 0) | (lengths > time)]
                 if len(wrong):
@@ -561,7 +593,7 @@ class Recurrent(nn.Module):
                     raise self._misfit(met, f"lengths lie from 0 to {time}.", "Were they made for another batch?")
             valid = torch.arange(time, device=device).unsqueeze(1) < lengths
         elif mask is not None:
-            valid = _own(mask, device)
+            valid = self._own("mask", mask, device, "mask has an entry for each step of each sequence.")
             axes, shape = "(time,)", torch.Size((time,))
             if batched and self.batch_first:
                 axes, shape = "(batch, time)", torch.Size((batch, time))
@@ -574,6 +606,9 @@ class Recurrent(nn.Module):
                     f"mask is {axes} = {tuple(shape)}, as the input.",
                     hint or "Give one entry for each step of each sequence, true where it counts.",
                 )
+            if valid.is_complex() or (looks and bool(valid.isnan().any())):
+                met = "is complex" if valid.is_complex() else "holds NaN"
+                raise self._misfit(f"mask {met}.", "a step counts where its entry is not 0.", "Was it divided by 0?")
             valid = valid if valid.dtype == torch.bool else valid != 0
             valid = valid.unsqueeze(1) if not batched else valid.transpose(0, 1) if self.batch_first else valid
         else:
@@ -781,9 +816,9 @@ _MERGED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _own(value: Any, device: torch.device) -> Tensor:
-    """Return a tensor as it is, anything else as a copy: what is written into it later would go unnoticed."""
-    return value.to(device) if isinstance(value, Tensor) else torch.tensor(value, device=device)
+def _is_plain(x: Any) -> TypeGuard[Tensor]:
+    """Say whether something is a tensor whose numbers lie there one by one."""
+    return isinstance(x, Tensor) and not x.is_nested and x.layout is torch.strided
 
 
 def _flip_within(x: Tensor, lengths: Tensor) -> Tensor:
@@ -807,6 +842,23 @@ def _known(owner: str, options: object, kind: type[Recurrent]) -> None:
             f"{owner}: its options are {', '.join(known)}.",
             f"{nearest(unknown[0], known)}Leave it out, or use one of these.",
         )
+
+
+def _check_type(owner: str, device: Any, dtype: Any) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise SpecError(
+            f"dtype={dtype!r} is no type of floating-point numbers.",
+            f"{owner}: its weights are torch.float32, torch.float64, torch.float16 or torch.bfloat16.",
+            "Give one of these, or leave it out.",
+        )
+    try:
+        torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise SpecError(
+            f"device={device!r} is none that torch knows.",
+            f"{owner}: device is where the weights lie.",
+            "Give 'cpu', 'cuda:0' or the like.",
+        ) from error
 
 
 def _size(owner: str, name: str, value: Any, least: int) -> int:

@@ -93,7 +93,7 @@ def _replayed(
         aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         x, *state = aliases[:-WEIGHTS]
         outputs, last = plain(cell, x, tuple(state), Weights(*aliases[-WEIGHTS:]), run)
-    made = (outputs, *(part.unsqueeze(0) for part in last))
+        made = (outputs, *(part.unsqueeze(0) for part in last))
     given = [(out, grad) for out, grad in zip(made, grads, strict=True) if grad is not None]
     wanted = [one for one in aliases if one is not None and one.requires_grad]
     found = iter(

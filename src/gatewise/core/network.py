@@ -9,6 +9,9 @@ from gatewise.core.between import WEIGHTLESS, Constant, Input, Masking, Merge, O
 from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
 from gatewise.errors import SpecError, nearest
 
+LEFT_STATES = "the states that it kept are left behind; a port begins with zeros, as after reset_state()."
+"""What a port says of a stateful layer that has run."""
+
 
 class Rule(NamedTuple):
     """What acts in training alone: a penalty on a weight or on what a layer gives, or a projection after each step.
