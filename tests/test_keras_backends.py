@@ -19,6 +19,8 @@ import warnings
 
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+# On a GPU, where Keras puts its weights then, it gives them to cuDNN as they lie; and cuDNN would round to 11 bits.
+warnings.filterwarnings("ignore", "(.|\\n)*RNN module weights are not part of single contiguous chunk of memory")
 sys.path.insert(0, sys.argv[2])
 sys.modules["tensorflow"] = None  # as where it is not installed
 with warnings.catch_warnings():
@@ -34,6 +36,7 @@ from gatewise.registry import owner
 
 assert keras.backend.backend() == sys.argv[1]
 torch.set_num_threads(1)
+torch.backends.cudnn.allow_tf32 = False
 layers = keras.layers
 rng = np.random.default_rng(0)
 

@@ -311,7 +311,7 @@ def test_what_is_around_a_module_is_refused_by_name(keras, torch):
         (torch.nn.Sequential(pruned), r"A Linear \(0\) has a hook, RandomUnstructured", r"prune\.remove"),
         (normed, "A ParametrizedLinear computes its weights from others", r"remove_parametrizations\(module, name\)"),
         (torch.nn.LSTM(3, 4, device="meta"), "A LSTM lies on the device 'meta'", "load_state_dict"),
-        (torch.zeros(3), "A torch.Tensor belongs to no framework", "Give a layer or model"),
+        (torch.zeros(3), "A Tensor is no module", "Give the module"),
     ):
         with pytest.raises(UnsupportedModelError, match=rf"{met}(.|\n)*Hint: .*{hint}"):
             gw.port(module, to="keras")

@@ -19,7 +19,7 @@ from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.assembling import assemble as assemble
 from gatewise_keras.building import make, make_cell
-from gatewise_keras.describing import STATES, alone
+from gatewise_keras.describing import alone, is_side_by_side
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as remarks
@@ -112,11 +112,14 @@ def _has_lora(obj: Any) -> bool:
 
 
 def freeze(native: Any, tensors: Sequence[str]) -> None:
-    """Keep training from changing a native; Keras freezes whole layers, so ``tensors`` must be all of it."""
+    """Keep training from changing some tensors of a native; where they are all of it, the whole layer."""
     own = variables(native)
     if set(tensors) >= set(own):
         for layer in native if isinstance(native, list) else [native]:
             layer.trainable = False
+        return
+    for name in tensors:
+        own[name].trainable = False
 
 
 def frozen(native: Any) -> set[str]:
@@ -171,8 +174,8 @@ def _state_kinds(model: Any) -> list[str]:
     """Return h_n and c_n where a model gives the states of a stack side by side, as ``assemble`` builds it."""
     import keras
 
-    names = [tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.outputs)]
-    return [name for name in names if name in STATES]
+    outputs = keras.tree.flatten(model.outputs)
+    return [tensor._keras_history.operation.name for tensor in outputs if is_side_by_side(tensor)]
 
 
 def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
@@ -243,7 +246,17 @@ def dtype_of(obj: Any) -> str:
     import keras
 
     kinds = {keras.backend.standardize_dtype(variable.dtype) for variable in obj.weights} - {"int64"}  # a counter
+    if not obj.weights and isinstance(obj, keras.Model):
+        kinds = {layer.compute_dtype for layer in obj.layers if not isinstance(layer, keras.layers.InputLayer)}
     return "float64" if kinds == {"float64"} else "float32"
+
+
+def rounding(obj: Any) -> float:
+    """Return how far the coarsest type that an object computes in rounds a number."""
+    import keras
+
+    parts = obj._flatten_layers() if isinstance(obj, keras.layers.Layer) else []
+    return max((HALVES.get(layer.compute_dtype, 2.0**-24) for layer in parts), default=2.0**-24)
 
 
 def computes_in_double() -> bool:

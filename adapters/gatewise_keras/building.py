@@ -72,6 +72,9 @@ def make(
             turned = around | {"go_backwards": False}
             other = _one_direction(spec, turned, rules) if spec.go_backwards else None
             layer = keras.layers.Bidirectional(layer, merge_mode=spec.merge, backward_layer=other, **common)
+            if spec.return_sequences:  # Keras sets it on its copies, whatever the layer says; it does not store it.
+                layer.forward_layer.zero_output_for_mask = spec.zero_output_for_mask
+                layer.backward_layer.zero_output_for_mask = spec.zero_output_for_mask
             for one in (layer.forward_layer, layer.backward_layer) if spec.dropout_masks == "gate" else ():
                 # They are made anew from what Keras stores of the layer, and implementation is not stored.
                 one.cell.implementation = 1

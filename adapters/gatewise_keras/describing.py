@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,10 +43,19 @@ def describe(obj: Any) -> Network:
     Raises:
         UnsupportedModelError: A layer or option is not supported; both are named.
     """
-    import keras
-
     if isinstance(obj, Mapping):
         return describe(_from_config(obj))
+    network = _network_of(obj)
+    if getattr(obj, "trainable", True):
+        return network
+    # Nothing of it is trained, whatever the layers within say of themselves.
+    layers = tuple(dataclasses.replace(layer, trainable=False) for layer in network.layers)
+    return Network(layers, network.outputs)
+
+
+def _network_of(obj: Any) -> Network:
+    import keras
+
     if not isinstance(obj, keras.Model):
         if not isinstance(obj, keras.layers.Layer):
             raise UnsupportedModelError(
@@ -143,6 +153,7 @@ class _Graph(Laying):
     """A Functional or Sequential model, read from its outputs back to its inputs."""
 
     def __init__(self, model: Any) -> None:
+        _check_own_code(model)
         masks = any(
             kind_of(layer) is Masking
             or getattr(layer, "mask_zero", False)
@@ -176,7 +187,7 @@ class _Graph(Laying):
         flat = []
         states = []
         for tensor in keras.tree.flatten(self.outputs):
-            if tensor._keras_history.operation.name in STATES:
+            if is_side_by_side(tensor):
                 states.append(_rows(tensor))
             else:
                 flat.append(tensor)
@@ -241,7 +252,7 @@ class _Graph(Laying):
             scope[use] = self.attend(operation, operation._inbound_nodes[node].arguments, scope)
             return str(scope[use][index])
         arguments = operation._inbound_nodes[node].arguments
-        self.leave_training(operation, arguments.kwargs.get("training"))
+        self.leave_training(operation, _by_name(operation, arguments)[1].get("training"))
         sources, states, place = self.read(operation, arguments)
         reads = [self.visit(source, scope) for source in sources]
         first = [
@@ -431,11 +442,12 @@ class _Graph(Laying):
 
         if not arguments.args:
             return [], [], {}
-        there = {name: keras.tree.flatten(value) for name, value in arguments.kwargs.items()}
-        given = {name: arguments.kwargs[name] for name, parts in there.items() if any(x is not None for x in parts)}
+        positional, told = _by_name(operation, arguments)
+        there = {name: keras.tree.flatten(value) for name, value in told.items()}
+        given = {name: told[name] for name, parts in there.items() if any(x is not None for x in parts)}
         mask, first = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
         automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
-        sources: list[Any] = keras.tree.flatten(arguments.args) + first
+        sources: list[Any] = keras.tree.flatten(positional) + first
         recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
         several = isinstance(operation, keras.Model) or _is_join(operation) or _is_dot(operation)
         by_hand = mask is not None and not _is_same(mask, automatic)
@@ -548,6 +560,38 @@ def _is_same(one: Any, other: Any) -> bool:
     pairs = [keras.tree.flatten((each.args, each.kwargs)) for each in (ours, theirs)]
     options = [{key: value for key, value in vars(each).items() if _is_plain(key, value)} for each in (first, second)]
     return len(pairs[0]) == len(pairs[1]) and options[0] == options[1] and all(map(_is_same, *pairs))
+
+
+def _by_name(operation: Any, arguments: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return what one use of a layer is called with by position, and by name: a mask, first states, a mode."""
+    names = list(inspect.signature(operation.call).parameters)
+    known = {"mask", "initial_state", "training"}
+    named = {name: value for name, value in zip(names, arguments.args, strict=False) if name in known}
+    positional = [
+        value for place, value in enumerate(arguments.args) if place >= len(names) or names[place] not in known
+    ]
+    return positional, named | arguments.kwargs
+
+
+def _check_own_code(model: Any) -> None:
+    """Refuse a model with a graph that runs code of its own around it."""
+    for name in ("call", "__call__"):
+        kind = next(kind for kind in type(model).__mro__ if name in vars(kind))
+        if kind.__module__.partition(".")[0] != "keras":
+            raise UnsupportedModelError(
+                f"Model {model.name!r} is a {type(model).__name__}, whose {name} is code of its own.",
+                "A port computes what the graph of a model says.",
+                "Write it as a Functional model, with layers and keras.ops in its graph.",
+            )
+
+
+def is_side_by_side(tensor: Any) -> bool:
+    """Say whether an output holds states of a stack side by side, as ``assemble`` makes them."""
+    import keras
+
+    operation = tensor._keras_history.operation
+    made = isinstance(operation, keras.layers.Concatenate | keras.layers.Identity)
+    return operation.name in STATES and made and len(tensor.shape) == 3
 
 
 def _is_plain(name: str, value: Any) -> bool:

@@ -100,7 +100,11 @@ class Laying:
         """Add one layer; return its name."""
         layer = Layer(name, spec, tuple(reads), **place)
         if native is not None:
-            layer = dataclasses.replace(layer, trainable=bool(native.trainable), rules=rules(native))
+            trained = bool(native.trainable)
+            if isinstance(spec, Recurrent) and native.weights:
+                # What wraps cells hands them its flag when it is set, not when it is built with it: variables tell.
+                trained = any(variable.trainable for variable in native.weights)
+            layer = dataclasses.replace(layer, trainable=trained, rules=rules(native))
         if spec.cell and native is not None and native.weights:
             [owner, *others] = {self._owners.setdefault(id(weight), name): None for weight in native.weights}
             if owner != name or others:
@@ -232,6 +236,9 @@ class Laying:
         if layer.return_state and counts[0] != counts[1]:
             why = f"The directions have {counts[0]} and {counts[1]} states, and Keras takes them to have as many."
             raise refusal(layer, "return_state", True, why, "Use two layers, or cells with as many states.")
+        if states and counts[0] != counts[1]:
+            why = f"The directions have {counts[0]} and {counts[1]} states, and Keras gives each half of them."
+            raise refusal(layer, "initial_state", "given", why, "Use two layers, or cells with as many states.")
         forward = self.lay(layer.forward_layer, self.free(f"{name}_forward"), above, states[: counts[0]], **place)
         backward = self.lay(layer.backward_layer, self.free(f"{name}_backward"), above, states[counts[0] :], **place)
         other, axes = backward[0], {"distributed": place.get("distributed", 0)}

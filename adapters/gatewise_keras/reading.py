@@ -51,7 +51,7 @@ NUMBERS = {"relu": "max_value", "leaky_relu": "negative_slope", "elu": "alpha"}
 """Activation that may have a number → the option of its layer that says it."""
 
 
-ALIKE = "relu relu6 tanh sigmoid softmax log_softmax elu selu softplus softsign silu swish".split()
+ALIKE = "relu relu6 tanh sigmoid softmax log_softmax elu selu softplus softsign silu swish softmax_v2".split()
 """Functions of TensorFlow and JAX that compute what Keras's activations of the same names do."""
 
 
@@ -326,22 +326,24 @@ def is_alike(layer: Any) -> bool:
 def _bidirectional(layer: Any) -> Spec:
     spec = spec_of(layer.forward_layer)
     assert isinstance(spec, Recurrent)
-    both: dict[str, Any] = {"bidirectional": True, "merge": layer.merge_mode}
-    if spec.return_sequences:
-        # Bidirectional forces this on its copies; it is their option, and not one that a person chose.
-        both["zero_output_for_mask"] = True
-    return spec.replace(**both)
+    return spec.replace(bidirectional=True, merge=layer.merge_mode)
 
 
 def _activation(owner: Any, option: str, layer: Any = None) -> str:
+    import keras
+
     function, layer = getattr(owner, option), layer or owner
+    if type(function) is keras.layers.Activation:
+        return _activation(function, "activation", layer)
+    if type(function) is keras.layers.Softmax and function.axis in (-1, [-1]):
+        return "softmax"
     if _is_activation(function):
         return _activation_of(function, layer, option)
     name = str(getattr(function, "__name__", type(function).__name__))
     if not _is_known(function, name):
         why = "Activations of Keras are supported, by name or as a layer; the code of another cannot be read."
         raise refusal(layer, option, name, why, "Use one of those, such as 'tanh'.")
-    return {"relu_6": "relu6", "swish": "silu"}.get(name, name)
+    return {"relu_6": "relu6", "swish": "silu", "softmax_v2": "softmax"}.get(name, name)
 
 
 def _is_known(function: Any, name: str) -> bool:
@@ -419,8 +421,8 @@ def _check_dtype(layer: Any) -> None:
         raise refusal(layer, "dtype", policy.name, why, "Build the model with dtype='float32' and set its weights.")
 
 
-HALVES = ("float16", "bfloat16")
-"""Types that a layer may compute in, and perhaps keep its weights in; a port has float32."""
+HALVES = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Type that a layer may compute in, and perhaps keep its weights in → how far it rounds; a port has float32."""
 
 
 def rules(layer: Any) -> tuple[Rule, ...]:

@@ -80,8 +80,8 @@ ADAMS = {"epsilon": "torch.optim.Adam", "epsilon-hat": "gatewise_torch.KerasAdam
 
 
 def claims(obj: object) -> bool:
-    """Say whether an object is a torch module."""
-    return any((kind.__module__, kind.__name__) == ("torch.nn.modules.module", "Module") for kind in type(obj).__mro__)
+    """Say whether an object is one of torch's, such as a module."""
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(obj).__mro__[:-1])
 
 
 # ── one layer ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +220,6 @@ def describe(obj: Any) -> Network:
 
     from gatewise_torch.model import Model
 
-    _check_bare(obj)
     other = sorted({str(parameter.dtype) for parameter in obj.parameters()} - {"torch.float32", "torch.float64"})
     if other:
         raise UnsupportedModelError(
@@ -483,8 +482,19 @@ def inventory(obj: Any) -> Inventory:
     return listing.inventory(obj)
 
 
-def _check_bare(obj: Any) -> None:
-    """Refuse modules that compute something around their own code, or hold no numbers."""
+def check_module(obj: object) -> None:
+    """Refuse what is torch's and no module, such as a tensor."""
+    from torch import nn
+
+    if not isinstance(obj, nn.Module):
+        raise UnsupportedModelError(
+            f"A {type(obj).__name__} is no module.", "A model or a layer is needed.", "Give the module that holds it."
+        )
+
+
+def check_bare(obj: Any) -> None:
+    """Refuse to port modules that compute something around their own code, or hold no numbers."""
+    check_module(obj)
     from torch.nn.utils.parametrize import is_parametrized
 
     for name, module in obj.named_modules():

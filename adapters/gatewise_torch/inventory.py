@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
 from gatewise.core.spec import RNN, BatchNorm, Conv1D, Conv2D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_torch.adapter import KINDS, attention_spec, is_general, norm_spec, recurrent_spec
+from gatewise_torch.adapter import KINDS, attention_spec, check_module, is_general, norm_spec, recurrent_spec
 from gatewise_torch.attention import AdditiveAttention, Attention
 from gatewise_torch.layouts import FRAMEWORK
 from gatewise_torch.normalisation import BatchNorm as Normalising
@@ -54,10 +54,7 @@ def inventory(obj: Any) -> Inventory:
     Raises:
         UnsupportedModelError: A lazy module has no weights yet, or this is no module.
     """
-    if not isinstance(obj, nn.Module):
-        raise UnsupportedModelError(
-            f"A {type(obj).__name__} is no module.", "A model or a layer is needed.", "Give the module that holds it."
-        )
+    check_module(obj)
     items: list[Item] = []
     seen: set[int] = set()
     inside = {id(part) for module in obj.modules() for part in _parts(module)}

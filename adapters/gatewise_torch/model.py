@@ -357,10 +357,10 @@ class Model(nn.Module):
         """Return what a layer gives, and the mask that goes on from it."""
         spec, module = layer.spec, self.get_submodule(self._runners[layer.name])
         if isinstance(spec, Pool | Rescale | Noise | Softmax) or (spec.cell and not isinstance(spec, Embedding)):
-            # Operations give whole numbers, too, and Keras's layers take them.
-            value = value if value.is_floating_point() else value.to(self._dtype())
+            # Operations give whole numbers, too, and data come in other types; Keras's layers cast what they read.
+            value = _cast(value, next((each.dtype for each in module.parameters()), None) or self._dtype())
         if isinstance(spec, Recurrent):
-            states = states and [each if each.is_floating_point() else each.to(value) for each in states]
+            states = states and [_cast(each, value.dtype) for each in states]
             _check_sequence(layer.name, spec, value)
             _check_states(layer.name, spec, value, states)
             outputs = _recur(spec, module, value, mask if layer.masked else None, states)
@@ -429,6 +429,13 @@ class Model(nn.Module):
     def extra_repr(self) -> str:
         """Say what comes in and out."""
         return f"outputs={list(self.network.results)}"
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return numbers in a type with a point; autocast has its own say in which."""
+    if value.is_floating_point() and torch.is_autocast_enabled(value.device.type):
+        return value
+    return value.to(dtype)
 
 
 def _runner(network: Network, layer: Layer) -> str:

@@ -69,6 +69,8 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
         raise GatewiseError(
             f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.", "Give one of these by name."
         )
+    if hasattr(side, "check_bare"):
+        side.check_bare(obj)
     network, form = side.describe(obj), side.form(obj)
     shapes(network)
     target = model_adapter(to)
