@@ -218,7 +218,6 @@ LIMITS = (
     Limit("input_dropout, recurrent_dropout", "1, of LSTM and GRU", "theirs", "Keras's drop nothing at that rate."),
     Limit("stateful", "before the first batch", "theirs", "Keras makes the states for one batch size."),
     Limit("stateful", "in two directions, with its states", "theirs", "Keras fails to call such a layer."),
-    Limit("stateful", "states that were kept", "ours", "Left behind with a remark: a port begins with zeros."),
     Limit("hooks", "on what goes in or comes out", "impossible", "Their code cannot be read."),
     Limit("a module of your own", "any", "impossible", "Its code cannot be read; port its layers one by one."),
     Limit("nn.Dropout, nn.ReLU, …", "alone", "impossible", "They have no size; in an nn.Sequential they go along."),
