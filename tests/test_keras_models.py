@@ -111,6 +111,16 @@ def test_first_states_of_unlike_directions_are_refused(keras):
         gw.port(model, to="torch")
 
 
+def test_states_within_time_distributed_are_refused(keras):
+    """Keras gives (outputs, batch, …), stacked; and cannot put such a layer into a model."""
+    layer = keras.layers.TimeDistributed(keras.layers.GRU(3, return_state=True))
+    layer(np.ones((2, 2, STEPS, FEATURES), np.float32))
+    with pytest.raises(
+        UnsupportedModelError, match=r"return_state=True(.|\n)*stacks the output(.|\n)*return_state=False"
+    ):
+        gw.port(layer, to="torch")
+
+
 @pytest.mark.parametrize("zeroes", [(False, False), (True, True), (False, True)])
 def test_what_was_set_on_the_directions_counts(keras, rng, zeroes):
     layers = keras.layers

@@ -183,6 +183,9 @@ class Laying:
         if isinstance(inner, keras.Model):  # a graph overrides this
             why = "Read alone, it has no graph around it."
             raise refusal(layer, "layer", type(inner).__name__, why, "Port keras.Model(source, layer(source)).")
+        if getattr(inner, "return_state", False):
+            why = "Keras stacks the output and the states of each step into one tensor, along the axis of the batch."
+            raise refusal(inner, "return_state", True, why, "Within TimeDistributed, use return_state=False.")
         axes, there = place.pop("distributed", 0), len(self.layers)
         made = self.lay(inner, name, above, called=False, distributed=axes + 1, **place)
         return self.ended(made, name, above, there, axes)

@@ -228,6 +228,7 @@ LIMITS = (
     Limit("mask", "of a Softmax, of 3 axes, that a layer follows", "ours", "Other layers take an entry for each step."),
     Limit("dropout", "of a bare cell", "theirs", "Cells of other frameworks have none."),
     Limit("dtype", "of a stack of cells, or of a layer as activation", "theirs", "Keras rounds there to its own type."),
+    Limit("return_state", "within TimeDistributed", "theirs", "Keras stacks output and states along the batch."),
     Limit("initial_state", "of two directions with unlike states", "theirs", "Keras gives half of them to each."),
     Limit("a model", "with a call of your own", "impossible", "Its code cannot be read; its graph does not say it."),
     Limit("implementation", "1, in a file", "theirs", "Keras does not write it, nor copy it into Bidirectional."),
