@@ -279,10 +279,9 @@ class _Graph(Laying):
         return str(scope[use][index])
 
     def leave_training(self, operation: Any, told: Any) -> None:
-        """Note that one use of a layer was told to run as in training, or not to.
+        """Note that one use of a layer was told to run as in training.
 
-        That is so only where the model is called without being told itself, as ``fit`` and ``predict`` do; and then it
-        does not train, but for this layer.
+        Keras follows it only where the model itself is told nothing, and ``fit`` and ``predict`` always tell it.
         """
         if told:
             self.left.append(
