@@ -14,7 +14,7 @@ from gatewise.core.network import Network
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import AdditiveAttention, Attention
 from gatewise.errors import SpecError, UnsupportedModelError
-from gatewise.parity import softmax_shifts
+from gatewise.parity.faults import softmax_shifts
 
 STEPS, ENTRIES, FEATURES = 4, 5, 3
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

@@ -15,8 +15,8 @@ import gatewise as gw
 from gatewise.arrays.network import unstacked, walk
 from gatewise.core.spec import ACTIVATIONS
 from gatewise.errors import GatewiseError, ShapeError, UnsupportedModelError
-from gatewise.pairing import units
-from gatewise.parity import side
+from gatewise.parity.subject import side
+from gatewise.parity.units import units
 from gatewise.registry import owner
 
 COMPUTED = [name for name in ACTIVATIONS if name not in ("threshold", "glu")]

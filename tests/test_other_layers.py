@@ -16,10 +16,10 @@ from gatewise.core.between import Dropout, Input, Merge, Noise, Pool, window
 from gatewise.core.network import Layer
 from gatewise.core.spec import BatchNorm, Conv1D, Dense, LayerNorm
 from gatewise.errors import ShapeError, SpecError, UnsupportedModelError
-from gatewise.pairing import units
-from gatewise.parity import side
+from gatewise.parity.subject import side
+from gatewise.parity.training import ADAM, absorbed_shifts
+from gatewise.parity.units import units
 from gatewise.registry import owner
-from gatewise.training import ADAM, absorbed_shifts
 
 BOTH = {"gradients": True, "training_steps": 3}
 TOLERANCE = {"float32": 3e-5, "float64": 1e-9}

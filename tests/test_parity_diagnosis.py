@@ -13,10 +13,10 @@ from gatewise.arrays.readings import exchange
 from gatewise.core.between import Activation, Input, Masking
 from gatewise.core.layout import CANONICAL, GATES, gates_of
 from gatewise.core.plan import plan
-from gatewise.diagnosis import TEXTS
 from gatewise.live import own_layouts
-from gatewise.pairing import halves, units
-from gatewise.parity import side
+from gatewise.parity.diagnosis import TEXTS
+from gatewise.parity.subject import side
+from gatewise.parity.units import halves, units
 
 pytest.importorskip("keras")
 torch = pytest.importorskip("torch")

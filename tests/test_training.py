@@ -13,9 +13,9 @@ import pytest
 import gatewise as gw
 from gatewise.arrays.network import unstacked
 from gatewise.errors import GatewiseError, SpecError
-from gatewise.pairing import units
-from gatewise.parity import side
-from gatewise.training import GRADIENT
+from gatewise.parity.subject import side
+from gatewise.parity.training import GRADIENT
+from gatewise.parity.units import units
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("keras")

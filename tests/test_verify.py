@@ -11,7 +11,7 @@ import random_models
 
 import gatewise as gw
 from gatewise.errors import SpecError
-from gatewise.parity import DOUBLE, FLOOR, LOUD, NOISES
+from gatewise.parity.compare import DOUBLE, FLOOR, LOUD, NOISES
 
 GATES = {"LSTM": "ifgo", "GRU": "rzn"}
 """The gates of torch's layers, in the order in which they lie in its tensors."""

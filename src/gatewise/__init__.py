@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gatewise.core.plan import Plan, Verdict
     from gatewise.core.solve import Solution, Solutions
     from gatewise.core.teach import Equations, Growth, Option
-    from gatewise.parity import Parity
+    from gatewise.parity.result import Parity
     from gatewise.registry import FrameworkRecord
 
 __version__ = "0.1.0"
@@ -98,7 +98,7 @@ _HOMES = {
     "Count": "core.count",
     "Diagnosis": "core.diagnose",
     "Explanation": "core.explain",
-    "Parity": "parity",
+    "Parity": "parity.result",
     "Plan": "core.plan",
     "Solution": "core.solve",
     "Verdict": "core.plan",
@@ -410,7 +410,7 @@ def describe(obj: Any) -> Network:
     >>> describe(build(LSTM(features=3, units=5), "torch")).layers[-1].spec
     LSTM(features=3, units=5)
     """
-    from gatewise.parity import side
+    from gatewise.parity.subject import side
 
     return side(obj).network
 
@@ -486,7 +486,7 @@ def verify(
     >>> verify(build(spec, "torch"), build(spec, "keras")).verdict
     'passed'
     """
-    from gatewise.parity import verify
+    from gatewise.parity.verify import verify
 
     return verify(a, b, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
 

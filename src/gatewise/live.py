@@ -24,7 +24,7 @@ from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_
 if TYPE_CHECKING:
     import numpy as np
 
-    from gatewise.parity import Parity
+    from gatewise.parity.result import Parity
 
 METADATA = "gatewise"
 """Key of a file's metadata that holds the description of the model."""
@@ -364,7 +364,7 @@ def port_file(source: str | Path, target: str | Path, *, second_bias: str = "fro
     Raises:
         FileError: A file cannot be read or written.
     """
-    from gatewise.parity import verify
+    from gatewise.parity.verify import verify
 
     source, target = Path(source), Path(target)
     goes_to = {".safetensors": "torch", ".keras": "keras"}.get(target.suffix)

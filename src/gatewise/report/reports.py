@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from gatewise.core.explain import Explanation
     from gatewise.core.plan import Plan
     from gatewise.live import Port
-    from gatewise.parity import Parity
+    from gatewise.parity.result import GradientParity, Parity, TrainingParity
     from gatewise.registry import FrameworkRecord
-    from gatewise.training import GradientParity, TrainingParity
 
 
 def tensor_table(counts: Sequence[Count]) -> Table:

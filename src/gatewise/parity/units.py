@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from gatewise.core.network import Layer
 from gatewise.core.plan import plan
 from gatewise.core.spec import Recurrent, Spec
 from gatewise.live import own_layouts
-
-if TYPE_CHECKING:
-    from gatewise.parity import Side
+from gatewise.parity.subject import Side
 
 Parts = dict[str, np.ndarray]
 """Canonical part → array; with the direction in its name, where there are two."""

@@ -12,7 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +26,11 @@ from gatewise.core.plan import plan
 from gatewise.core.spec import GRU, Recurrent
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
-from gatewise.pairing import Parts, Unit, alike, halves, restacked, units
-from gatewise.parity import Comparison, Side, Trial, mistakes
+from gatewise.parity.compare import Comparison
+from gatewise.parity.faults import mistakes
+from gatewise.parity.result import Found
+from gatewise.parity.subject import Side, Trial
+from gatewise.parity.units import Parts, Unit, alike, halves, restacked, units
 
 Array = np.ndarray
 
@@ -69,24 +72,6 @@ TEXTS = {
     "dropout-left-on": "the outputs are random",
 }
 """Every mistake by its slug, with what it is."""
-
-
-class Found(NamedTuple):
-    """A mistake that keeps two sides apart.
-
-    Attributes:
-        layer: The layer of the target that has it; several with commas between, where all have it alike.
-        mistake: Its slug, one of ``TEXTS``.
-        text: What brings the two together, with the difference before and after.
-        before: The largest difference of the outputs with it, the mistakes named before being undone.
-        after: The same without it.
-    """
-
-    layer: str
-    mistake: str
-    text: str
-    before: float
-    after: float
 
 
 @dataclass

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,12 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import BatchNorm, Conv, Dense, Norm, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
-from gatewise.pairing import Parts, Unit, alike, halves, units
-from gatewise.parity import Comparison, Parity, Side, Trial, draw_trial, softmax_shifts
+from gatewise.parity.compare import Comparison
+from gatewise.parity.faults import softmax_shifts
+from gatewise.parity.result import GradientParity, Parity, TrainingParity
+from gatewise.parity.subject import Side, Trial
+from gatewise.parity.trials import draw_trial
+from gatewise.parity.units import Parts, Unit, alike, halves, units
 
 GRADIENT = {"float32": 1e-4, "float64": 1e-9}
 """How far gradients may be apart, relative to the largest of their tensor."""
@@ -47,51 +51,6 @@ STATISTICS = ("mean", "variance")
 
 BATCH, LENGTH, DIFFERENT = 8, 5, 4
 """Size and steps of a training batch, and how many there are before they come again."""
-
-
-class GradientParity(NamedTuple):
-    """The gradient of one tensor, or of one input, on both sides; or a tensor's values after training.
-
-    Attributes:
-        layer: The layer of the source, or the input.
-        tensor: The canonical part; empty for an input.
-        max_abs: The largest difference.
-        largest: The largest gradient there is in it; after training, the furthest that it can have moved, and of moving
-            statistics the furthest that one did.
-        tolerance: What the difference may be.
-        passed: Whether it is no more.
-    """
-
-    layer: str
-    tensor: str
-    max_abs: float
-    largest: float
-    tolerance: float
-    passed: bool
-
-
-class TrainingParity(NamedTuple):
-    """Some steps of Adam on both sides, from the same weights and over the same batches.
-
-    Attributes:
-        steps: How many.
-        losses: The loss before each step, here and there.
-        max_rel: The largest difference of two losses, relative to the source's.
-        tolerance: What that may be.
-        weights: Each tensor of the source after the last step.
-        dtype: The type of numbers.
-        passed: Whether losses and weights agree.
-        words: What was compared, and what cannot agree, a sentence each.
-    """
-
-    steps: int
-    losses: tuple[tuple[float, float], ...]
-    max_rel: float
-    tolerance: float
-    weights: tuple[GradientParity, ...]
-    dtype: str
-    passed: bool
-    words: tuple[str, ...]
 
 
 def extend(found: Comparison, parity: Parity, *, gradients: bool, steps: int) -> Parity:

@@ -1,0 +1,183 @@
+"""One object of a comparison with its adapter and description, and the copies of it that a comparison runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatewise.core.between import Constant, Input, Operation, Permute, Reshape
+from gatewise.core.layout import CANONICAL, GATES, summed_gates
+from gatewise.core.network import Layer, Network, source_of
+from gatewise.core.plan import plan
+from gatewise.core.shapes import shapes
+from gatewise.core.spec import Recurrent, Spec
+from gatewise.errors import SpecError
+from gatewise.live import load, own_layouts, plan_network
+from gatewise.registry import ModelAdapter, owner
+
+
+class Trial(NamedTuple):
+    """One run of both sides.
+
+    Attributes:
+        inputs: One array for each input, batch first.
+        states: Initial states, where both sides take them.
+        free: Whether copies that take any length run it: one step from a zero state would hide the recurrent kernel.
+    """
+
+    inputs: list[np.ndarray]
+    states: list[np.ndarray] | None = None
+    free: bool = False
+
+    def text(self) -> str:
+        """Say what was fed."""
+        text = ", ".join(str(array.shape) for array in self.inputs)
+        text += " with random initial states" if self.states is not None else ""
+        return text + (" to copies that take any length" if self.free else "")
+
+
+class Side(NamedTuple):
+    """One object of a comparison, with its adapter and what it is."""
+
+    framework: str
+    adapter: ModelAdapter
+    obj: Any
+    network: Network
+
+    def twin(self, dtype: str) -> Side:
+        """Return a copy that shares nothing, in a type of numbers."""
+        # Built anew from its description, a module that runs something else than it says would be mended.
+        if hasattr(self.adapter, "twin"):
+            return self._replace(obj=self.adapter.twin(self.obj, dtype))
+        return self.rebuilt(self.network, dtype)
+
+    def doubled(self) -> Side:
+        """Return a copy in float64, in which two biases that are added have been added in the type of this side.
+
+        A port to one bias adds them so. That rounding is part of the weights, and not of what float64 is to decide.
+        """
+        copy, kind = self.twin("float64"), self.dtype()
+        natives, own = self.adapter.natives(self.obj), copy.adapter.natives(copy.obj)
+        layouts = own_layouts(self.framework, self.network, self.adapter.form(self.obj), natives)
+        for layer in self.network.weighted:
+            if kind == "float64" or not GATES[layer.spec.cell]:
+                continue
+            summed = [gate in summed_gates(layer.spec) for gate in GATES[layer.spec.cell]]
+            there, canonical = layouts[layer.name], CANONICAL[layer.spec.cell]
+            parts = plan(layer.spec, there, canonical).apply(self.adapter.read(natives[layer.name]))
+            for name in [name for name in parts if name.rpartition("/")[2] == "bias"]:
+                second = name.removesuffix("bias") + "recurrent_bias"
+                if second in parts:
+                    bias, recurrent = parts[name].copy(), parts[second].copy()
+                    bias[summed], recurrent[summed] = bias[summed] + recurrent[summed], 0
+                    parts |= {name: bias, second: recurrent}
+            doubles = {name: array.astype(np.float64) for name, array in parts.items()}
+            copy.adapter.write(own[layer.name], plan(layer.spec, canonical, there).apply(doubles))
+        return copy
+
+    def freed(self, dtype: str) -> Side:
+        """Return a copy, in a type of numbers, that takes any length and, where it keeps no states, any batch."""
+        return self.rebuilt(free_lengths(self.network), dtype)
+
+    def rebuilt(self, network: Network, dtype: str) -> Side:
+        """Return what a network describes, with these weights."""
+        adapter, natives, form = self.adapter, self.adapter.natives(self.obj), self.adapter.form(self.obj)
+        made, own = adapter.assemble(network, dtype=dtype, form=form)
+        plans = plan_network(network, own_layouts(self.framework, network, form, natives), self.framework, form)
+        for layer in network.weighted:
+            adapter.write(own[layer.name], plans[layer.name].apply(adapter.read(natives[layer.name])))
+            if layer.trainable and (fixed := adapter.frozen(natives[layer.name])):
+                adapter.freeze(own[layer.name], sorted(fixed))
+        return self._replace(obj=made, network=network)
+
+    def run(self, trial: Trial) -> list[np.ndarray]:
+        """Return all outputs of a trial."""
+        return self.adapter.call(self.obj, trial.inputs, trial.states)
+
+    def jiggled(self, size: float) -> Side:
+        """Return a copy in float64 each weight of which is larger or smaller by so much of itself."""
+        made, random = self.twin("float64"), np.random.default_rng(0)
+        for native in made.adapter.natives(made.obj).values():
+            read = made.adapter.read(native)
+            moved = {name: array * (1 + size * random.choice((-1, 1), array.shape)) for name, array in read.items()}
+            made.adapter.write(native, moved)
+        return made
+
+    def dtype(self) -> str:
+        """Return the type of numbers that it computes in."""
+        kind = self.adapter.dtype_of(self.obj)
+        return kind if kind != "float64" or self.doubles() else "float32"
+
+    def doubles(self) -> bool:
+        """Say whether float64 is computed in float64."""
+        return bool(self.adapter.computes_in_double())
+
+    def takes_states(self) -> bool:
+        """Say whether initial states can be given."""
+        return self.adapter.takes_states(self.obj)
+
+
+class Runner:
+    """Runs one side in one type of numbers; a free trial runs in a copy that takes any length."""
+
+    def __init__(self, side: Side, dtype: str) -> None:
+        self.side, self.dtype = side, dtype
+        self._free: Side | None = None
+
+    def copy(self, *, free: bool) -> Side:
+        """Return what runs a trial."""
+        if free and self._free is None:
+            self._free = self.side.freed(self.dtype)
+        return self._free if free and self._free is not None else self.side
+
+    def run(self, trial: Trial) -> list[np.ndarray]:
+        """Return all outputs of a trial."""
+        return self.copy(free=trial.free).run(trial)
+
+
+def free_lengths(network: Network) -> Network:
+    """Return the network with inputs whose timesteps are free, and whose batch is, where no layer keeps states."""
+    stateful = [layer for layer in network.layers if isinstance(layer.spec, Recurrent) and layer.spec.stateful]
+    keeps = bool(stateful) or any(isinstance(layer.spec, Constant) for layer in network.layers)
+    if any(layer.distributed for layer in stateful):
+        return network  # Keras runs it on steps whose number is known.
+    if any(isinstance(layer.spec, Reshape | Permute) and not layer.distributed for layer in network.layers):
+        return network  # What reads the numbers of all steps side by side has a weight for each.
+    if any(isinstance(layer.spec, Operation) and layer.spec.counts_steps for layer in network.layers):
+        return network
+
+    masks = {source_of(layer.mask)[0] for layer in network.layers if layer.mask}
+
+    def freed(layer: Layer) -> Spec:
+        spec = layer.spec
+        if not isinstance(spec, Input):
+            return spec
+        timeless = len(spec.shape) < (1 if spec.integer or spec.boolean or layer.name in masks else 2)
+        shape = spec.shape if timeless else (None, *spec.shape[1:])
+        return spec.replace(shape=shape, batch=spec.batch if keeps else None)
+
+    layers = [dataclasses.replace(layer, spec=freed(layer)) for layer in network.layers]
+    made = Network(tuple(layers), network.outputs)
+    try:
+        lengths = shapes(made)
+    except SpecError:  # Some layer wants to know a length.
+        return network
+    for layer in made.layers:
+        if layer.mask:
+            mask, masked = (lengths[name][number] for name, number in map(source_of, (layer.mask, layer.inputs[0])))
+            if mask[1:] != masked[1 : len(mask)]:  # One of them has a length of its own.
+                return network
+    read = [source_of(layer.inputs[0]) for layer in made.layers if layer.spec.options().get("features")]
+    # What reads a score for each step has a weight for each, too.
+    return network if any(lengths[name][number][-1] is None for name, number in read) else made
+
+
+def side(obj: Any) -> Side:
+    """Return one side of a comparison: a live object, or the file of one."""
+    if isinstance(obj, str | Path):
+        obj = load(obj)
+    name, adapter = owner(obj)
+    return Side(name, adapter, obj, adapter.describe(obj))
