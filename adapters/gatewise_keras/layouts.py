@@ -8,6 +8,7 @@ import os
 import sys
 
 from gatewise.core.layout import Framework, Layout, Limit, defaults
+from gatewise.errors import GatewiseError, nearest
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
 
@@ -249,23 +250,42 @@ LIMITS = (
 """What a port from Keras refuses, or leaves behind with a remark."""
 
 
+BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
+"""What Keras can compute with: each is the name of the package, too."""
+
+
 def backend() -> str:
     """Return the package that Keras computes with here: as it says itself, or will find when it is imported.
 
     It asks ``KERAS_BACKEND``, then its own file of settings, and takes TensorFlow where neither says anything.
+
+    Raises:
+        GatewiseError: It is set to a backend that Keras does not have.
     """
     if hasattr(sys.modules.get("keras"), "config"):
         return str(sys.modules["keras"].config.backend())
+    said, where = _setting()
+    if said not in BACKENDS:
+        raise GatewiseError(
+            f"Keras has no backend {said!r}.",
+            f"Set by {where}. Known: {', '.join(BACKENDS)}.",
+            f"{nearest(said, BACKENDS)}Set KERAS_BACKEND to one of these, or leave it out for tensorflow.",
+        )
+    return said
+
+
+def _setting() -> tuple[str, str]:
+    """Return the backend that is set, and where."""
     if named := os.environ.get("KERAS_BACKEND"):
-        return named
+        return named, "KERAS_BACKEND"
     import json  # here, as a count has no use for it
 
-    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    path = os.path.join(os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras"), "keras.json")
     try:
-        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
-            return str(json.load(file).get("backend", "tensorflow"))
+        with open(path, encoding="utf-8") as file:
+            return str(json.load(file).get("backend", "tensorflow")), path
     except (OSError, ValueError, AttributeError):
-        return "tensorflow"
+        return "tensorflow", path
 
 
 FRAMEWORK = Framework(

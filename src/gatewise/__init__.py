@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from gatewise.core.network import Layer, Network
 from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Spec
 from gatewise.errors import (
+    AdapterError,
     FileError,
     GatewiseError,
     ImpossiblePlanError,
@@ -47,6 +48,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdapterError",
     "Cause",
     "Comparison",
     "Count",
@@ -251,7 +253,7 @@ def diagnose(
         timesteps=timesteps,
         batch=batch,
         stale=stale,
-        layouts=[layout for name in registry.packages() for layout in registry.framework(name).layouts],
+        layouts=[layout for name in registry.names() for layout in registry.framework(name).layouts],
     )
 
 

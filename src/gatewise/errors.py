@@ -4,6 +4,7 @@
     ├── SpecError               a layer that cannot be: units=0, an unknown activation
     ├── LayoutError             a pattern that cannot be read, or a table of one that contradicts itself
     ├── UnknownFrameworkError   no framework or layout of that name
+    ├── AdapterError            an installed adapter of another package that cannot be used
     ├── UnsupportedSpecError    a framework cannot hold this layer; names the option
     │   └── UnsupportedCellError    … or no layer of this kind; is an UnknownFrameworkError, too
     ├── UnsupportedModelError   an object or model with something in it that is not supported
@@ -18,7 +19,6 @@ others follow on lines of their own.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,6 +67,10 @@ class UnknownFrameworkError(GatewiseError):
     """No framework, or no layout of it, has this name."""
 
 
+class AdapterError(GatewiseError):
+    """An adapter that an installed entry point names, and that cannot be used."""
+
+
 class UnsupportedSpecError(GatewiseError):
     """A framework cannot hold this layer.
 
@@ -107,12 +111,15 @@ class FileError(GatewiseError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Name the known word that was probably meant, as the start of a hint, or nothing.
+    """Name the known word that was probably meant, in any case, as the start of a hint, or nothing.
 
-    >>> nearest("kears", ["keras", "torch"])
-    "Did you mean 'keras'? "
+    >>> nearest("kears", ["keras", "torch"]), nearest("LSTM", ["lstm", "gru"])
+    ("Did you mean 'keras'? ", "Did you mean 'lstm'? ")
     >>> nearest("xyz", ["keras", "torch"])
     ''
     """
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {match[0]!r}? " if match else ""
+    import difflib  # here, as an answer without an error has no use for it
+
+    folded = {each.casefold(): each for each in known}
+    match = difflib.get_close_matches(word.casefold(), list(folded), n=1)
+    return f"Did you mean {folded[match[0]]!r}? " if match else ""

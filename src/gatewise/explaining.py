@@ -18,7 +18,7 @@ from gatewise.core.layout import Layout, store
 from gatewise.core.spec import KINDS, Dense, Embedding
 from gatewise.errors import FileError, GatewiseError, SpecError, nearest
 from gatewise.live import METADATA, load
-from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, owner, packages
+from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, names, owner
 from gatewise.registry import layout as framework_layout
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _matrix(item: Item) -> tuple[int, int] | None:
 def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Inventory:
     """Return what a file of arrays holds, by the framework whose names explain most of it."""
     found: dict[str, list[Item]] = {}
-    for name in dict.fromkeys(("keras", "torch", *packages())):
+    for name in dict.fromkeys(("keras", "torch", *names())):
         found[name] = list(_recognised(name, arrays))
         if all(item.spec is not None for item in found[name]):
             break

@@ -1,7 +1,9 @@
 """Finds frameworks: their layouts, which need nothing, and their adapters, which import the framework.
 
-An adapter is a package named by an entry point of the group ``gatewise.adapters``. Its ``layouts`` module declares a
-``FRAMEWORK``; its ``adapter`` module, where there is one, has the functions of ``Adapter``.
+An adapter is a package named by an entry point of the group ``gatewise.adapters``, ``acme = acme_rnn`` say. Its
+``layouts`` module declares a ``FRAMEWORK`` of that name; its ``adapter`` module, where there is one, has the functions
+of ``Adapter``. Nothing is imported that no installed entry point names; one that cannot be used is reported by
+``frameworks``, and the others work on.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from gatewise.core.layout import Default, Framework, Layout, Limit, gaps
+from gatewise.core.layout import WHOSE, Default, Framework, Layout, Limit, gaps
 from gatewise.core.network import Network
 from gatewise.core.spec import KINDS, Recurrent, Spec
 from gatewise.errors import (
+    AdapterError,
     GatewiseError,
     SpecError,
     UnknownFrameworkError,
@@ -131,7 +137,7 @@ class ModelAdapter(Adapter, Protocol):
 
 
 class FrameworkRecord(NamedTuple):
-    """A framework as ``gw.frameworks()`` lists it."""
+    """A framework as ``gw.frameworks()`` lists it; ``problem`` says why its adapter cannot be used, where it cannot."""
 
     name: str
     title: str
@@ -140,14 +146,121 @@ class FrameworkRecord(NamedTuple):
     runnable: bool
     defaults: tuple[Default, ...] = ()
     limits: tuple[Limit, ...] = ()
+    problem: str = ""
+
+
+OWN = {
+    name: f"gatewise_{name}"
+    for name in (
+        *("chainer", "cudnn", "dl4j", "equinox", "flax", "haiku", "keras", "mlx", "nnx", "onnx", "openvino"),
+        *("tf1", "tf_keras", "torch"),
+    )
+}
+"""Framework → package, of the adapters that gatewise brings; a search of all installed packages takes far longer."""
+
+
+class _Entry(NamedTuple):
+    """An installed entry point: which package it names, and what is wrong with the entry itself."""
+
+    name: str
+    package: str
+    problem: str = ""
+
+
+@functools.cache
+def _entries() -> tuple[_Entry, ...]:
+    """Return every adapter, gatewise's own and those of other installed packages, in alphabetical order."""
+    from importlib.metadata import entry_points
+
+    # One package may be installed twice, as a wheel and for editing.
+    others = sorted({(point.name, point.value) for point in entry_points(group=GROUP)} - set(OWN.items()))
+    named = Counter(name for name, _ in others)
+    found = [_Entry(name, package) for name, package in OWN.items()]
+    for name, package in others:
+        problem = ""
+        if not re.fullmatch(r"[\w.-]+", name):
+            problem = f"{name!r} is no name: letters, digits and . _ - are."
+        elif not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", package):
+            problem = f"{package!r} is no package, such as acme_rnn."
+        elif name in OWN:
+            problem = f"{name!r} is the name of gatewise's own adapter, {OWN[name]}."
+        elif named[name] > 1:
+            problem = (
+                f"Several packages claim {name!r}: {', '.join(value for other, value in others if other == name)}."
+            )
+        found.append(_Entry(name, package, problem))
+    return tuple(sorted(found))
 
 
 @functools.cache
 def packages() -> dict[str, str]:
     """Return framework name → adapter package, from the installed entry points, in alphabetical order."""
-    from importlib.metadata import entry_points
+    return {entry.name: entry.package for entry in _entries() if not entry.problem}
 
-    return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+
+def names() -> list[str]:
+    """Return the names of all frameworks whose layouts can be read, in alphabetical order."""
+    return [name for name, package in packages().items() if name in OWN or not _declared(name, package)[1]]
+
+
+def _package(name: str) -> str:
+    """Return the package that an installed entry point names for a framework.
+
+    Raises:
+        UnknownFrameworkError: No installed adapter has this name; the nearest is named.
+        AdapterError: The entry point itself cannot be used.
+    """
+    package = OWN.get(name) or packages().get(name)
+    if package is not None:
+        return package
+    for entry in _entries():
+        if entry.name == name:
+            raise _unusable(entry)
+    raise UnknownFrameworkError(
+        f"No framework is called {name!r}.",
+        f"Known: {', '.join(packages())}.",
+        nearest(name, packages()) + "List them with: gatewise frameworks",
+    )
+
+
+def _unusable(entry: _Entry) -> AdapterError:
+    return AdapterError(
+        f"The adapter of {entry.name} cannot be used: {entry.problem}",
+        f"The entry point {entry.name} = {entry.package} of the group {GROUP}.",
+        "Update or uninstall the package that brings it.",
+    )
+
+
+@functools.cache
+def _declared(name: str, package: str) -> tuple[Framework | None, str]:
+    """Return what the package of an adapter declares, or why that cannot be used."""
+    try:
+        declared = getattr(importlib.import_module(f"{package}.layouts"), "FRAMEWORK", None)
+    except (Exception, SystemExit) as error:  # Other people's code raises anything, and the other adapters go on.
+        return None, f"{package}.layouts: {_said(error)}"
+    if not isinstance(declared, Framework):
+        return None, f"{package}.layouts has no FRAMEWORK of type gatewise.core.layout.Framework."
+    if declared.name != name:
+        return None, f"{package}.layouts declares {declared.name!r} and not {name!r}."
+    strings = isinstance(declared.needs, tuple) and all(isinstance(need, str) and need for need in declared.needs)
+    if not strings or not isinstance(declared.title, str):
+        return None, f"{package}.layouts: title is not text, or needs is not a tuple of package names."
+    for field, kind in (("layouts", Layout), ("defaults", Default), ("limits", Limit)):
+        values = getattr(declared, field)
+        if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
+            return None, f"{package}.layouts: {field} is not a tuple of {kind.__name__}."
+    foreign = next((each.name for each in declared.layouts if each.framework != name), None)
+    if foreign is not None:
+        return None, f"{package}.layouts: the layout {foreign!r} is not called {name}:…"
+    if any(limit.whose not in WHOSE for limit in declared.limits):
+        return None, f"{package}.layouts: whose of a limit is one of {', '.join(WHOSE)}."
+    return declared, ""
+
+
+def _said(error: BaseException) -> str:
+    """Return an exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @functools.cache
@@ -156,21 +269,16 @@ def framework(name: str) -> Framework:
 
     Raises:
         UnknownFrameworkError: No installed adapter has this name; the nearest is named.
+        AdapterError: Its adapter cannot be used.
 
     >>> framework("torch").title
     'PyTorch'
     """
-    # The package's own name follows from the framework's, so that one known name needs no search of all packages.
-    package = f"gatewise_{name}"
-    if not name.isidentifier() or importlib.util.find_spec(package) is None:
-        if name not in packages():
-            raise UnknownFrameworkError(
-                f"No framework is called {name!r}.",
-                f"Known: {', '.join(packages())}.",
-                nearest(name, packages()) + "List them with: gatewise frameworks",
-            )
-        package = packages()[name]
-    return cast(Framework, importlib.import_module(f"{package}.layouts").FRAMEWORK)
+    package = _package(name)
+    declared, problem = _declared(name, package)
+    if declared is None:
+        raise _unusable(_Entry(name, package, problem))
+    return declared
 
 
 def layout(name: str, spec: Spec) -> Layout:
@@ -251,23 +359,65 @@ def live_layout(name: str, spec: Spec, form: str = "model") -> Layout:
 
 def installed(name: str) -> bool:
     """Say whether everything that a framework needs to run can be imported here."""
-    return all(importlib.util.find_spec(need) is not None for need in needs_of(name))
+    framework(name)
+    try:
+        return all(map(_importable, needs_of(name)))
+    except GatewiseError:  # Its backend is unknown: ``adapter`` and ``frameworks`` say so.
+        return False
+
+
+def _importable(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # A parent of it is missing, or it is half-loaded.
+        return False
 
 
 def needs_of(name: str) -> tuple[str, ...]:
-    """Return the packages that a framework needs to run here, the one of its own first."""
+    """Return the packages that a framework needs to run here, the one of its own first.
+
+    Raises:
+        GatewiseError: It is set to compute with a package that it does not know.
+    """
     declared = framework(name)
-    return declared.needs if declared.backend is None else (*declared.needs, declared.backend())
+    if declared.backend is None:
+        return declared.needs
+    try:
+        return (*declared.needs, declared.backend())
+    except GatewiseError:
+        raise
+    except Exception as error:  # As in ``_declared``.
+        raise _unusable(_Entry(name, _package(name), f"its backend: {_said(error)}")) from error
 
 
 def has_adapter(name: str) -> bool:
     """Say whether gatewise can run this framework at all."""
-    return importlib.util.find_spec(f"gatewise_{name}.adapter") is not None
+    framework(name)
+    return importlib.util.find_spec(f"{_package(name)}.adapter") is not None
+
+
+@functools.cache
+def _running(name: str) -> tuple[ModuleType | None, str]:
+    """Return the module that runs a framework, or why it cannot be used."""
+    home = f"{_package(name)}.adapter"
+    try:
+        module = importlib.import_module(home)
+    except (Exception, SystemExit) as error:  # As in ``_declared``.
+        return None, f"{home}: {_said(error)}"
+    lacks = [each for each in vars(Adapter) if not each.startswith("_") and not callable(getattr(module, each, None))]
+    return (None, f"{home} lacks {', '.join(lacks)}.") if lacks else (module, "")
+
+
+def _module(name: str) -> ModuleType:
+    module, problem = _running(name)
+    if module is None:
+        raise _unusable(_Entry(name, _package(name), problem))
+    return module
 
 
 def holds_models(name: str) -> bool:
     """Say whether whole models of this framework are known; it need not be installed."""
-    return has_adapter(name) and hasattr(importlib.import_module(f"gatewise_{name}.adapter"), "assemble")
+    return has_adapter(name) and hasattr(_module(name), "assemble")
 
 
 def adapter(name: str) -> Adapter:
@@ -275,6 +425,7 @@ def adapter(name: str) -> Adapter:
 
     Raises:
         GatewiseError: There is none, or what it needs is not installed here.
+        AdapterError: It cannot be used.
     """
     declared = framework(name)
     if not has_adapter(name):
@@ -283,15 +434,15 @@ def adapter(name: str) -> Adapter:
             f"{name} has layouts only.",
             "Count, explain and map need no more.",
         )
-    if not installed(name):
-        needs = needs_of(name)
-        missing = ", ".join(need for need in needs if importlib.util.find_spec(need) is None)
+    needs = needs_of(name)
+    missing = [need for need in needs if not _importable(need)]
+    if missing:
         raise GatewiseError(
-            f"{declared.title} is not installed: {missing} is missing.",
+            f"{declared.title} is not installed: {', '.join(missing)} is missing.",
             f"It needs {', '.join(needs)}.",
             "pip install " + " ".join(needs),
         )
-    return cast(Adapter, importlib.import_module(f"gatewise_{name}.adapter"))
+    return cast(Adapter, _module(name))
 
 
 def import_quietly(name: str) -> None:
@@ -326,6 +477,19 @@ def model_adapter(name: str) -> ModelAdapter:
     return cast(ModelAdapter, found)
 
 
+def _claims(name: str, obj: object) -> tuple[bool, str]:
+    """Say whether a framework claims an object, or what is wrong with its adapter."""
+    module, problem = _running(name)
+    if module is None:
+        return False, problem
+    try:
+        return bool(module.claims(obj)), ""
+    except Exception as error:  # As in ``_declared``.
+        if name in OWN:
+            raise
+        return False, f"{module.__name__}.claims: {_said(error)}"
+
+
 def owner(obj: object) -> tuple[str, ModelAdapter]:
     """Return the framework that an object belongs to, and its adapter.
 
@@ -335,18 +499,23 @@ def owner(obj: object) -> tuple[str, ModelAdapter]:
     Raises:
         UnsupportedModelError: No framework claims it.
     """
-    claims = {}
-    for name in packages():
+    claims, broken = {}, []
+    for name in names():
         # A framework that was never imported cannot own anything, and asking would not be free.
         loaded = any(need in sys.modules for need in framework(name).needs)
-        if loaded and installed(name) and has_adapter(name) and adapter(name).claims(obj):
+        if not loaded or not installed(name) or not has_adapter(name):
+            continue
+        claimed, problem = _claims(name, obj)
+        if problem:
+            broken.append(f"\nThe adapter of {name} cannot be used: {problem}")
+        elif claimed:
             roots = [kind.__module__.partition(".")[0] for kind in type(obj).__mro__]
-            own = {f"gatewise_{name}", *framework(name).needs[:1]}
+            own = {_package(name).partition(".")[0], *framework(name).needs[:1]}
             claims[name] = min((place for place, root in enumerate(roots) if root in own), default=len(roots))
     if not claims:
         raise UnsupportedModelError(
             f"A {type(obj).__module__}.{type(obj).__qualname__} belongs to no framework that is known here.",
-            f"Known: {', '.join(name for name in packages() if has_adapter(name))}.",
+            f"Known: {', '.join(name for name in names() if has_adapter(name))}.{''.join(broken)}",
             "Give a layer or model of one of these.",
         )
     name = min(claims, key=lambda each: claims[each])
@@ -354,11 +523,23 @@ def owner(obj: object) -> tuple[str, ModelAdapter]:
 
 
 def frameworks() -> list[FrameworkRecord]:
-    """List every framework: name, title, layouts, and whether it is installed and can be run here."""
-    records = []
-    for name in packages():
-        declared, there = framework(name), installed(name)
-        runnable = there and has_adapter(name)
-        told = declared.defaults, declared.limits
-        records.append(FrameworkRecord(name, declared.title, declared.layouts, there, runnable, *told))
-    return records
+    """List every framework: name, title, layouts, whether it is installed and can be run here, or what is wrong."""
+    return [_record(entry) for entry in _entries()]
+
+
+def _record(entry: _Entry) -> FrameworkRecord:
+    name, package, problem = entry
+    declared = None
+    if not problem:
+        declared, problem = _declared(name, package)
+    # Our own modules are sound, and importing all of them would load NumPy.
+    if declared is not None and name not in OWN and has_adapter(name):
+        problem = _running(name)[1]
+    if declared is None:
+        return FrameworkRecord(name, package, (), False, False, problem=problem)
+    try:
+        there = all(map(_importable, needs_of(name)))
+    except GatewiseError as error:
+        there, problem = False, problem or error.met
+    told = declared.layouts, there, there and not problem and has_adapter(name), declared.defaults, declared.limits
+    return FrameworkRecord(name, declared.title, *told, problem)

@@ -515,13 +515,17 @@ def defaults(source: str, **texts: str | tuple[str, str]) -> tuple[Default, ...]
     return tuple(made)
 
 
+WHOSE = ("ours", "theirs", "impossible")
+"""Whose affair a limit is: open work of ours; a framework that cannot do it; nobody can."""
+
+
 class Limit(NamedTuple):
     """What of a live object a port refuses, or leaves behind and says so.
 
     Attributes:
         option: The option, as the framework writes it.
         value: Which values of it, in words.
-        whose: ``"ours"`` is open work; ``"theirs"``, a framework cannot do it; ``"impossible"``, nobody can.
+        whose: One of ``WHOSE``.
         why: The reason, in a sentence.
     """
 

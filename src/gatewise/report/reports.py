@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from gatewise.core.count import Count, gate_sentence, notes
-from gatewise.core.layout import TOPICS, Layout, gaps
+from gatewise.core.layout import TOPICS, WHOSE, Layout, gaps
 from gatewise.core.network import Network
 from gatewise.core.spec import GRU, LSTM, RNN, Recurrent, Spec
 from gatewise.report.tables import Report, Table, join
@@ -241,7 +241,7 @@ def lacking(records: Sequence[FrameworkRecord]) -> Report:
     live: list[list[object]] = [
         [record.name, limit.option, limit.value, limit.whose, limit.why]
         for record in records
-        for limit in sorted(record.limits, key=lambda limit: ("ours", "theirs", "impossible").index(limit.whose))
+        for limit in sorted(record.limits, key=lambda limit: WHOSE.index(limit.whose))
     ]
     held: list[list[object]] = []
     for record in records:
@@ -318,4 +318,9 @@ def listing(records: Sequence[FrameworkRecord], *, layouts: bool = False) -> Rep
         ]
         for record in records
     ]
-    return Report([], [Table("", ["name", "framework", "layouts", "installed", "runnable"], brief)])
+    broken = [
+        f"{record.name}: the adapter of {record.title} cannot be used: {record.problem}"
+        for record in records
+        if record.problem
+    ]
+    return Report([], [Table("", ["name", "framework", "layouts", "installed", "runnable"], brief)], broken)
