@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import gatewise as gw
+from gatewise.core.between import WEIGHTLESS
+from gatewise.core.spec import KINDS
 from gatewise.registry import packages
 
 ROOT = Path(gw.__file__).parents[2]
@@ -181,6 +183,21 @@ def test_importing_gatewise_loads_no_framework_and_no_numpy():
     assert run(f"import gatewise; gatewise.count(gatewise.LSTM(3, 50), 'torch'); {LOADED}") == "[]\n"
     everything = "gatewise.mapping(gatewise.LSTM(3, 50), 'keras', 'torch').proof(); gatewise.frameworks()"
     assert run(f"import gatewise; {everything}; {LOADED}") == "[]\n"
+
+
+def test_what_is_public_is_listed_and_there():
+    listed = {name for name in dir(gw) if not name.startswith("__")}
+    assert listed == set(gw.__all__)
+    assert set(KINDS) | set(WEIGHTLESS) <= listed
+    assert {"importlib", "Any", "overload", "TYPE_CHECKING", "annotations"} & listed == set()
+    for name in listed:
+        assert getattr(gw, name).__module__.startswith("gatewise"), name
+    # Nothing that is public is missing from the list.
+    there = {name for name, value in vars(gw).items() if getattr(value, "__module__", "").startswith("gatewise")}
+    assert {name for name in there if not name.startswith("_")} <= listed
+    with pytest.raises(AttributeError, match="has no attribute 'Lstm'"):
+        gw.Lstm  # noqa: B018
+    assert run(f"import gatewise; dir(gatewise); gatewise.BatchNorm(3); {LOADED}") == "[]\n"
 
 
 def test_the_check_of_loaded_modules_sees_numpy():

@@ -5,7 +5,6 @@ Nothing here imports Keras: a table, read in both directions.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -91,7 +90,7 @@ def options_of(twin: Twin, values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(made.get(option), tuple) and len(made[option]) == 1:
             [made[option]] = made[option]
     made |= twin.fixed
-    return made | ({"axes": twin.axes} if "axes" in {field.name for field in dataclasses.fields(twin.kind)} else {})
+    return made | ({"axes": twin.axes} if "axes" in twin.kind.fields else {})
 
 
 def twin_for(spec: Spec, axes: int = 1) -> str | None:

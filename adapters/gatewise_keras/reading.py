@@ -234,7 +234,7 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
         options["activation"] = _activation(layer, "activation")
     if twin.kind.cell:
         _check_built(layer)
-    if "features" in twin.kind.__dataclass_fields__:
+    if "features" in twin.kind.fields:
         shape = layer._build_shapes_dict["input_shape"]
         shape = shape[0] if isinstance(shape[0], list | tuple) else shape
         axes = np.atleast_1d(getattr(layer, "axis", -1))

@@ -430,7 +430,7 @@ def recurrent_spec(obj: Any) -> Recurrent:
         "activation recurrent_activation reset recurrent_dropout go_backwards merge return_sequences return_state "
         "stateful zero_output_for_mask peepholes cell_clip dropout_masks"
     ).split()
-    known = KINDS[name].__dataclass_fields__
+    known = KINDS[name].fields
     options |= {option: getattr(obj, option) for option in names if option in known}
     # A forget bias that is added at run time is a bias, also where none is stored.
     options["bias"] = options["bias"] or bool(obj.forget_bias and name == "LSTM")

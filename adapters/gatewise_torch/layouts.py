@@ -3,7 +3,6 @@
 Nothing here imports torch: counts, explanations and mappings work where it is not installed.
 """
 
-import dataclasses
 import functools
 
 from gatewise.core.layout import Framework, Layout, Limit, defaults
@@ -193,7 +192,7 @@ def variant(layout: Layout, *, bias: str, forget_bias: float) -> Layout:
     tensors = {name: pattern for name, pattern in layout.tensors.items() if not name.startswith(without or ("-",))}
     adds = {"f": forget_bias} if forget_bias else {}
     said = [f"bias={bias!r}"] + [f"forget_bias={forget_bias:g}"] * bool(adds)
-    return dataclasses.replace(layout, name=f"{layout.name}({', '.join(said)})", tensors=tensors, adds=adds)
+    return layout.replace(name=f"{layout.name}({', '.join(said)})", tensors=tensors, adds=adds)
 
 
 DEFAULTS = defaults(

@@ -8,8 +8,42 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, overload
 
+from gatewise.core.between import (
+    Activation,
+    Constant,
+    Dot,
+    Dropout,
+    Flip,
+    Input,
+    Masking,
+    Merge,
+    Noise,
+    Operation,
+    Pad,
+    Permute,
+    Pool,
+    Remask,
+    Repeat,
+    Rescale,
+    Reshape,
+    Softmax,
+    Upsample,
+)
 from gatewise.core.network import Layer, Network
-from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding, Spec
+from gatewise.core.spec import (
+    GRU,
+    LSTM,
+    RNN,
+    AdditiveAttention,
+    Attention,
+    BatchNorm,
+    Conv1D,
+    Conv2D,
+    Dense,
+    Embedding,
+    LayerNorm,
+    Spec,
+)
 from gatewise.errors import (
     AdapterError,
     FileError,
@@ -48,30 +82,61 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "AdapterError",
+    "AdditiveAttention",
+    "Attention",
+    "BatchNorm",
     "Cause",
     "Comparison",
+    "Constant",
+    "Conv1D",
+    "Conv2D",
     "Count",
     "Dense",
+    "Diagnoses",
     "Diagnosis",
+    "Dot",
+    "Dropout",
     "Embedding",
+    "Equations",
     "Explanation",
     "FileError",
+    "Flip",
+    "FrameworkRecord",
     "GatewiseError",
+    "Growth",
     "ImpossiblePlanError",
+    "Input",
     "Layer",
+    "LayerNorm",
     "LayoutError",
+    "Masking",
+    "Merge",
     "Network",
+    "Noise",
+    "Operation",
+    "Option",
+    "Pad",
     "Parity",
+    "Permute",
     "Plan",
+    "Pool",
+    "Remask",
+    "Repeat",
+    "Rescale",
+    "Reshape",
     "ShapeError",
+    "Softmax",
     "Solution",
+    "Solutions",
     "Spec",
     "SpecError",
     "UnknownFrameworkError",
     "UnsupportedCellError",
     "UnsupportedModelError",
     "UnsupportedSpecError",
+    "Upsample",
     "Verdict",
     "WeightsError",
     "build",
@@ -98,11 +163,17 @@ _HOMES = {
     "Cause": "core.explain",
     "Comparison": "comparison",
     "Count": "core.count",
+    "Diagnoses": "core.diagnose",
     "Diagnosis": "core.diagnose",
+    "Equations": "core.teach",
     "Explanation": "core.explain",
+    "FrameworkRecord": "registry",
+    "Growth": "core.teach",
+    "Option": "core.teach",
     "Parity": "parity.result",
     "Plan": "core.plan",
     "Solution": "core.solve",
+    "Solutions": "core.solve",
     "Verdict": "core.plan",
 }
 
@@ -112,6 +183,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gatewise' has no attribute {name!r}")
     return getattr(importlib.import_module(f"gatewise.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List what is public, of which some loads when it is first asked for."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 def frameworks() -> list[FrameworkRecord]:

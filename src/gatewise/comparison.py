@@ -204,7 +204,7 @@ def layer(text: str) -> Spec:
             nearest(name, KINDS) + "Use one of these.",
         )
     kind = KINDS[call.func.id]
-    required = [field for field in ("tokens", "features", "units", "width") if field in kind.__dataclass_fields__]
+    required = [field for field in ("tokens", "features", "units", "width") if field in kind.fields]
     try:
         given = dict(zip(required, map(ast.literal_eval, call.args), strict=False))
         given |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -213,7 +213,7 @@ def layer(text: str) -> Spec:
             f"{text!r} holds something that is not a plain value.", expected, "Use numbers, texts, True, False or None."
         ) from None
     for option in given:
-        if option not in kind.__dataclass_fields__:
+        if option not in kind.fields:
             raise unknown_option(kind, option)
     missing = [field for field in required if field not in given]
     if missing or len(call.args) > len(required):

@@ -103,7 +103,7 @@ def identify(
     errors: list[GatewiseError] = []
     for each in candidates:
         kind = next(kind for kind in KINDS.values() if kind.cell == each.cell)
-        known = {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
+        known = {name: value for name, value in given.items() if name in kind.fields}
         try:
             named = _in_order(each, arrays, known)
             spec = infer(each, {name: array.shape for name, array in named.items()}, **known)
@@ -130,8 +130,8 @@ def _in_order(layout: Layout, arrays: Mapping[str, np.ndarray], given: Mapping[s
         return dict(arrays)
     ordered = [arrays[f"arr_{number}"] for number in range(len(arrays)) if f"arr_{number}" in arrays]
     kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
-    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.__dataclass_fields__}
-    for bias in [{"bias": True}, {"bias": False}] if "bias" in kind.__dataclass_fields__ else [{}]:
+    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.fields}
+    for bias in [{"bias": True}, {"bias": False}] if "bias" in kind.fields else [{}]:
         names = list(store(layout, kind(**(sizes | bias | dict(given)))).shapes)
         if len(names) == len(ordered):
             return dict(zip(names, ordered, strict=True))

@@ -219,8 +219,8 @@ def _bare(name: str) -> str:
 def _names(layout: Layout) -> set[str]:
     """Return the names of the tensors of one layer, in one direction or two; of a larger one more are added."""
     kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
-    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.__dataclass_fields__}
-    both = ({}, {"bidirectional": True}) if "bidirectional" in kind.__dataclass_fields__ else ({},)
+    sizes = {name: 2 for name in ("features", "units", "tokens") if name in kind.fields}
+    both = ({}, {"bidirectional": True}) if "bidirectional" in kind.fields else ({},)
     return {name for options in both for name in store(layout, kind(**sizes, **options)).shapes}
 
 

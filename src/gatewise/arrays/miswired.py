@@ -16,7 +16,7 @@ Array = np.ndarray
 
 def recurrent_ways(spec: Recurrent) -> Iterator[tuple[str, str, Way]]:
     """Yield the ways to run a recurrent layer wrongly: slug, what undoes it, and the way."""
-    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+    front = len(spec.replace(return_state=False).outputs)
     kinds = 2 if spec.cell == "lstm" else 1
 
     def sequences(call: Call, **changes: Any) -> list[Array]:

@@ -92,7 +92,7 @@ def unstacked(network: Network) -> tuple[Network, dict[str, tuple[str, int]]]:
             layers.append(dataclasses.replace(layer, inputs=renamed(layer.inputs), rules=()))
             places[layer.name] = (layer.name, 0)
             continue
-        front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+        front = len(spec.replace(return_state=False).outputs)
         each = spec.directions * (2 if spec.cell == "lstm" else 1)
         starts = layer.inputs[1:]
         below = layer.inputs[:1]
@@ -263,7 +263,7 @@ def _with_states(call: Call, way: Way, axes: int) -> tuple[list[Array], list[Arr
     spec = call.spec
     assert isinstance(spec, Recurrent)
     made = _each_step(call._replace(spec=spec.replace(return_state=True)), way, axes)
-    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+    front = len(spec.replace(return_state=False).outputs)
     last = [state.reshape(len(state), -1, state.shape[-1])[:, -1] for state in made[front:]]
     return made if spec.return_state else made[:front], last
 
@@ -300,7 +300,7 @@ def _each_step_from_the_last(call: Call, way: Way, axes: int) -> list[Array]:
     spec = call.spec
     assert isinstance(spec, Recurrent)
     shape = call.value.shape[: 1 + axes]
-    front = len(spec.replace(return_state=False).outputs)  # type: ignore[attr-defined]
+    front = len(spec.replace(return_state=False).outputs)
     made: list[list[Array]] = []
     states = call.states
     for place in np.ndindex(*shape[1:]):

@@ -5,10 +5,7 @@ Specs as those of ``spec.py``; no layout stores them.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatewise.core.spec import (
     ACTIVATIONS,
@@ -25,6 +22,10 @@ from gatewise.core.spec import (
     per_axis,
 )
 from gatewise.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from dataclasses import KW_ONLY
 
 JOINS = ("concat", "sum", "mul", "ave", "sub", "max", "min")
 """How several tensors become one."""
@@ -53,7 +54,6 @@ FUNCTIONS = (
 """What an ``Operation`` may compute: each activation but one that has no usual bounds, and one that halves an axis."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Input(Spec):
     """Where data comes into a network.
 
@@ -68,7 +68,7 @@ class Input(Spec):
     """
 
     shape: tuple[int | None, ...]
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     integer: bool = False
     batch: int | None = None
     boolean: bool = False
@@ -80,7 +80,6 @@ class Input(Spec):
                 check_size("Input", "shape", size)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Dropout(Spec):
     """Dropout of the numbers that pass, in training only.
 
@@ -94,7 +93,7 @@ class Dropout(Spec):
     """
 
     rate: float
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     whole: bool = False
     cell: ClassVar[str] = ""
 
@@ -104,7 +103,6 @@ class Dropout(Spec):
         check_flag("Dropout", "whole", self.whole)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Noise(Spec):
     """Normal noise, in training only: it is added, or the numbers that pass are multiplied with it.
 
@@ -117,7 +115,7 @@ class Noise(Spec):
     """
 
     deviation: float = 0.0
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     rate: float = 0.0
     cell: ClassVar[str] = ""
 
@@ -130,7 +128,6 @@ class Noise(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Rescale(Spec):
     """Multiplies features with constants and adds others, or the other way round.
 
@@ -145,7 +142,7 @@ class Rescale(Spec):
 
     factor: float | tuple[float, ...]
     offset: float | tuple[float, ...] = 0.0
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     offset_first: bool = False
     cell: ClassVar[str] = ""
 
@@ -154,7 +151,6 @@ class Rescale(Spec):
         check_flag("Rescale", "offset_first", self.offset_first)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Activation(Spec):
     """An activation as a layer of its own.
 
@@ -170,7 +166,6 @@ class Activation(Spec):
         check_activation("Activation", "activation", self.activation)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Masking(Spec):
     """Marks the timesteps at which every feature has one value, so that recurrent layers skip them.
 
@@ -182,7 +177,6 @@ class Masking(Spec):
     cell: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Constant(Spec):
     """Numbers that stand in the network itself, such as first states that are not read.
 
@@ -197,7 +191,6 @@ class Constant(Spec):
     cell: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Merge(Spec):
     """Makes one tensor of several; its layer reads them all.
 
@@ -215,7 +208,7 @@ class Merge(Spec):
     """
 
     merge: str = "concat"
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     axis: int = -1
     cell: ClassVar[str] = ""
 
@@ -233,7 +226,6 @@ def _flat(nested: Any) -> list[Any]:
     return [each for entry in nested for each in _flat(entry)] if isinstance(nested, tuple) else [nested]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Operation(Spec):
     """A function of tensors that is no layer, by NumPy's name for it; no mask goes on from it.
 
@@ -256,7 +248,7 @@ class Operation(Spec):
 
     function: str
     operands: tuple[Any, ...] = ()
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     axis: tuple[int, ...] = ()
     keep: bool = False
     key: tuple[Any, ...] = ()
@@ -289,7 +281,6 @@ class Operation(Spec):
         )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Softmax(Spec):
     """A softmax along some axes, as a layer: what its mask leaves out takes no part, and gives zeros.
 
@@ -311,7 +302,6 @@ class Softmax(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Dot(Spec):
     """Adds up the products of two tensors along an axis of each; the other axes of both are left, the first's first.
 
@@ -324,7 +314,7 @@ class Dot(Spec):
     """
 
     axes: tuple[int, int]
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     normalize: bool = False
     cell: ClassVar[str] = ""
     ends_mask: ClassVar[bool] = True
@@ -348,7 +338,6 @@ class Dot(Spec):
         return f"{''.join(one)},{''.join(other)}->{''.join(left)}"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Flip(Spec):
     """Turns a sequence round, its first step last.
 
@@ -373,7 +362,6 @@ class Flip(Spec):
         check_flag("Flip", "mask", self.mask)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Remask(Spec):
     """Gives the first of two inputs as it is, with the mask of the second, or with none where that has none.
 
@@ -387,7 +375,6 @@ class Remask(Spec):
     cell: ClassVar[str] = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Pool(Spec):
     """Makes one step of several, or one place of an image: the largest value of each feature, or their mean.
 
@@ -408,7 +395,7 @@ class Pool(Spec):
 
     pool: str
     size: int | tuple[int, ...] | None = None
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     strides: int | tuple[int, ...] | None = None
     padding: str = "valid"
     keep: bool = False
@@ -435,7 +422,6 @@ class Pool(Spec):
         return tuple(zip(reach, moves, strict=True))
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Reshape(Spec):
     """Lays the numbers of each sample out in another shape.
 
@@ -461,7 +447,6 @@ class Reshape(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Permute(Spec):
     """Puts the axes behind the batch into another order.
 
@@ -486,7 +471,6 @@ class Permute(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Repeat(Spec):
     """Makes a sequence of one step, the same at all times.
 
@@ -503,7 +487,6 @@ class Repeat(Spec):
         check_size("Repeat", "times", self.times)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Pad(Spec):
     """Puts steps of zeros before a sequence, and behind it; or rows and columns around an image.
 
@@ -541,7 +524,6 @@ class Pad(Spec):
         return len(self.pairs)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Upsample(Spec):
     """Gives each step of a sequence, or each place of an image, several times.
 
@@ -554,7 +536,7 @@ class Upsample(Spec):
     """
 
     times: int | tuple[int, ...]
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     axes: int = 1
     cell: ClassVar[str] = ""
     ends_mask: ClassVar[bool] = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from gatewise.core.layout import (
@@ -25,6 +24,7 @@ from gatewise.core.layout import (
     wanted_parts,
 )
 from gatewise.core.network import Network
+from gatewise.core.record import Record
 from gatewise.core.spec import Conv, Recurrent, Spec
 
 
@@ -59,8 +59,7 @@ class Term(NamedTuple):
     arithmetic: str
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(Record):
     """The parameters of a layer or network in one framework.
 
     Attributes:

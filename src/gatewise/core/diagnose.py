@@ -539,7 +539,7 @@ def _cell_exchanged(case: Case) -> Iterator[Claim]:
     if not isinstance(case.spec, Recurrent):
         return
     for kind in KINDS.values():
-        shared = set(kind.__dataclass_fields__) & set(case.spec.options())
+        shared = set(kind.fields) & set(case.spec.options())
         if kind.cell == case.spec.cell or not issubclass(kind, Recurrent):
             continue
         other = kind(**{name: value for name, value in case.spec.options().items() if name in shared})

@@ -80,7 +80,7 @@ def _solved(layout: Layout, spec: Spec, shapes: Shapes, given: Mapping[str, Any]
 def _candidates(kind: type[Spec], layout: Layout, most: int, given: Mapping[str, Any]) -> Iterator[Spec]:
     """Yield every layer of smallest size that the layout can hold with so many tensors, the fewest layers first."""
     fields = {name: [value] for name, value in given.items()}
-    sizes = {name: [2] for name in ("features", "units", "tokens") if name in kind.__dataclass_fields__}
+    sizes = {name: [2] for name in ("features", "units", "tokens") if name in kind.fields}
     choices: dict[str, list[Any]] = {}
     if issubclass(kind, Recurrent):
         choices["layers"] = list(range(1, min(most, _MOST_LAYERS) + 1)) if layout.has_axis("layer") else [1]
@@ -88,7 +88,7 @@ def _candidates(kind: type[Spec], layout: Layout, most: int, given: Mapping[str,
     choices |= sizes | {"bias": [True, False]}
     choices |= {"projection": [None, 2], "peepholes": [False, True, "full"], "reset": ["after", "before"]}
     choices |= {"scale": [True, False], "shift": [True, False], "score": ["dot", "concat"]}
-    choices = {name: fields.get(name, values) for name, values in choices.items() if name in kind.__dataclass_fields__}
+    choices = {name: fields.get(name, values) for name, values in choices.items() if name in kind.fields}
     choices |= {name: values for name, values in fields.items() if name not in choices}
     for values in itertools.product(*choices.values()):
         spec = kind(**dict(zip(choices, values, strict=True)))

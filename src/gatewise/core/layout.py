@@ -20,9 +20,9 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+from gatewise.core.record import Record
 from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
 
@@ -386,8 +386,10 @@ def _check_axes(layout: Layout, owner: str, pattern: str, entry: Entry) -> None:
 # ── the layout ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Layout(Record):
     """How one framework stores one cell.
 
     Args:
@@ -423,20 +425,20 @@ class Layout:
     name: str
     cell: str
     gates: str = ""
-    tensors: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str] = _NOTHING
     source: str = ""
     verified: str = "source"
-    names: Mapping[str, str] = field(default_factory=dict)
-    adds: Mapping[str, float] = field(default_factory=dict)
+    names: Mapping[str, str] = _NOTHING
+    adds: Mapping[str, float] = _NOTHING
     reset: str = "before after"
     update: str = "keeps"
     always: str = ""
     uncounted: str = ""
     together: str = ""
-    tied: Mapping[str, str] = field(default_factory=dict)
-    computes: Mapping[str, str] = field(default_factory=dict)
+    tied: Mapping[str, str] = _NOTHING
+    computes: Mapping[str, str] = _NOTHING
     note: str = ""
-    entries: tuple[Entry, ...] = field(init=False, repr=False)
+    entries: ClassVar[tuple[Entry, ...]]  # of one layout: its patterns, read; no value that is given
 
     def __post_init__(self) -> None:
         if self.cell not in PARTS or sorted(self.gates) != sorted(GATES[self.cell]):

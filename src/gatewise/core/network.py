@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gatewise.core.between import WEIGHTLESS, Constant, Input, Masking, Merge, Operation, Remask
+from gatewise.core.record import Record
 from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
 from gatewise.errors import SpecError, nearest
 
@@ -31,8 +31,7 @@ class Rule(NamedTuple):
     settings: tuple[tuple[str, Any], ...] = ()
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Record):
     """One node of a network.
 
     Attributes:
@@ -126,8 +125,7 @@ def source_of(reference: str) -> tuple[str, int]:
     return (name, int(number)) if colon and number.isdigit() else (reference, 0)
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Record):
     """A graph of named layers.
 
     Attributes:
@@ -293,7 +291,7 @@ class Network:
                 options |= {name: _tupled(value) for name, value in options.items()}
                 if kind is Constant:
                     options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
-                unknown = set(options) - set(kind.__dataclass_fields__)
+                unknown = set(options) - set(kind.fields)
                 if unknown:
                     raise unknown_option(kind, min(unknown))
                 rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))

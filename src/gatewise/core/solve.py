@@ -306,7 +306,7 @@ def _families(lookup: Lookup, bounds: Bounds, cell: str | None) -> Iterator[Fami
             ("layers", tuple(range(1, bounds.most_layers + 1))),
             ("bidirectional", tuple(directions == 2 for directions in bounds.directions)),
             ("bias", bounds.biases),
-            *((name, values) for name, values in bounds.options if name in kind.__dataclass_fields__),
+            *((name, values) for name, values in bounds.options if name in kind.fields),
         ]
         seen = set()
         for values in itertools.product(*(values for _, values in named)):

@@ -6,13 +6,15 @@ A spec says nothing of how the weights are stored: that is a layout's business (
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import operator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from gatewise.core.record import REQUIRED, Record
 from gatewise.errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY
 
 ACTIVATIONS = (
     "linear tanh sigmoid relu hard_sigmoid relu6 elu selu celu gelu silu softplus softsign softmax log_softmax "
@@ -140,12 +142,8 @@ def check_sizes(owner: str, name: str, value: object, axes: int) -> None:
         check_size(owner, name, size)
 
 
-@dataclass(frozen=True, eq=False)
-class Spec:
-    """What one layer computes; the base of all kinds.
-
-    Equality and hash stand here once: generated for each kind they would cost more than a count does.
-    """
+class Spec(Record):
+    """What one layer computes; the base of all kinds."""
 
     cell: ClassVar[str]
     ends_mask: ClassVar[bool] = False
@@ -157,39 +155,29 @@ class Spec:
             if getattr(value, "shape", None) == () and hasattr(value, "item"):
                 object.__setattr__(self, name, value.item())
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *vars(self).values()))
-
-    def replace(self, **changes: Any) -> Spec:
-        """Return a copy with some options changed.
-
-        >>> LSTM(3, 50).replace(units=2)
-        LSTM(features=3, units=2)
-        """
-        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
-        if unknown:
-            raise unknown_option(type(self), unknown[0])
-        return dataclasses.replace(self, **changes)
+    @classmethod
+    def _misused(cls, met: str, option: str) -> Exception:
+        if option and option not in cls.fields:
+            return unknown_option(cls, option)
+        options = f"{cls.__name__}: its options are {', '.join(cls.fields)}."
+        return SpecError(met, options, "Give each option once, such as LSTM(features=3, units=50).")
 
     def options(self) -> dict[str, Any]:
         """Return every option by name, in the order of the constructor."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dict(vars(self))
 
     def __repr__(self) -> str:
-        said = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
-        ]
+        said = [f"{name}={value!r}" for name, value in vars(self).items() if _is_said(value, self.fields[name])]
         return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _is_said(value: object, default: object) -> bool:
+    return default is REQUIRED or value != default
 
 
 def unknown_option(kind: type[Spec], option: str) -> SpecError:
     """Return the error for an option that this kind of layer does not have."""
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = list(kind.fields)
     return SpecError(
         f"{kind.__name__} has no option {option!r}.",
         f"{kind.__name__}: its options are {', '.join(known)}.",
@@ -197,13 +185,12 @@ def unknown_option(kind: type[Spec], option: str) -> SpecError:
     )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Recurrent(Spec):
     """What every recurrent layer has; use ``LSTM``, ``GRU`` or ``RNN``."""
 
     features: int
     units: int
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     layers: int = 1
     bidirectional: bool = False
     merge: str | None = "concat"
@@ -269,7 +256,6 @@ class Recurrent(Spec):
         return self.directions if self.merge in ("concat", None) else 1
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class LSTM(Recurrent):
     """A long short-term memory layer: gates i, f, g, o; ``c' = f*c + i*g``, ``h' = o*tanh(c')``.
 
@@ -303,7 +289,7 @@ class LSTM(Recurrent):
     LSTM(features=3, units=50, bidirectional=True)
     """
 
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     cell: ClassVar[str] = "lstm"
     projection: int | None = None
     peepholes: bool | str = False
@@ -331,7 +317,6 @@ class LSTM(Recurrent):
         return self.units if self.projection is None else self.projection
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class GRU(Recurrent):
     """A gated recurrent unit: gates r, z, n; ``h' = z*h + (1-z)*n``.
 
@@ -344,7 +329,7 @@ class GRU(Recurrent):
     GRU(features=3, units=50, reset='before')
     """
 
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     cell: ClassVar[str] = "gru"
     recurrent_activation: str = "sigmoid"
     reset: str = "after"
@@ -355,7 +340,6 @@ class GRU(Recurrent):
         check_choice("GRU", "reset", self.reset, ("after", "before"))
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class RNN(Recurrent):
     """A plain recurrent layer: ``h' = tanh(W x + U h + b)``; one activation. Arguments as of ``LSTM``.
 
@@ -366,7 +350,6 @@ class RNN(Recurrent):
     cell: ClassVar[str] = "rnn"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Dense(Spec):
     """A fully connected layer: ``y = W x + b`` on the last axis, at every timestep alike.
 
@@ -376,7 +359,7 @@ class Dense(Spec):
 
     features: int
     units: int
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     bias: bool = True
     activation: str = "linear"
     cell: ClassVar[str] = "dense"
@@ -389,7 +372,6 @@ class Dense(Spec):
         check_activation("Dense", "activation", self.activation)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Embedding(Spec):
     """A table of one row a token.
 
@@ -399,7 +381,7 @@ class Embedding(Spec):
 
     tokens: int
     units: int
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     mask_zero: bool = False
     cell: ClassVar[str] = "embedding"
 
@@ -410,7 +392,6 @@ class Embedding(Spec):
         check_flag("Embedding", "mask_zero", self.mask_zero)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Conv(Spec):
     """What the convolutions have; use ``Conv1D`` or ``Conv2D``."""
 
@@ -456,7 +437,6 @@ class Conv(Spec):
         return tuple((1 + d * (size - 1), s) for size, d, s in zip(self.sizes, dilation, strides, strict=True))
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Conv1D(Conv):
     """A convolution along time: each output sees ``width`` steps of the input; ``y_t = W x_{t…} + b``.
 
@@ -479,7 +459,7 @@ class Conv1D(Conv):
     """
 
     width: int = 1
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     strides: int = 1
     padding: str = "valid"
     dilation: int = 1
@@ -491,7 +471,6 @@ class Conv1D(Conv):
     paddings: ClassVar[tuple[str, ...]] = PADDINGS
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Conv2D(Conv):
     """A convolution over images, (height, width, features): each output sees a part of so much height and width.
 
@@ -512,7 +491,7 @@ class Conv2D(Conv):
 
     height: int = 1
     width: int = 1
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     strides: int | tuple[int, int] = (1, 1)
     padding: str = "valid"
     dilation: int | tuple[int, int] = (1, 1)
@@ -523,12 +502,11 @@ class Conv2D(Conv):
     axes: ClassVar[int] = 2
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Norm(Spec):
     """What the normalisations have; use ``BatchNorm`` or ``LayerNorm``."""
 
     features: int
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     scale: bool = True
     shift: bool = True
     epsilon: float = 1e-3
@@ -547,7 +525,6 @@ class Norm(Spec):
             )
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class BatchNorm(Norm):
     """Normalisation of each feature over the batch, by moving statistics once trained.
 
@@ -562,7 +539,7 @@ class BatchNorm(Norm):
     BatchNorm(features=50)
     """
 
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     momentum: float = 0.99
     cell: ClassVar[str] = "batchnorm"
 
@@ -571,7 +548,6 @@ class BatchNorm(Norm):
         check_rate("BatchNorm", "momentum", self.momentum)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class LayerNorm(Norm):
     """Normalisation of each sample over its features. Arguments as of ``BatchNorm``.
 
@@ -582,7 +558,6 @@ class LayerNorm(Norm):
     cell: ClassVar[str] = "layernorm"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Attending(Spec):
     """What the attentions have, which read query, value and perhaps key; use ``Attention`` or ``AdditiveAttention``.
 
@@ -591,7 +566,7 @@ class Attending(Spec):
     the value's mask leaves out has no share, and one that the query's leaves out gives zeros. The query's mask goes on.
     """
 
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     scale: bool = False
     dropout: float = 0.0
     causal: bool = False
@@ -610,7 +585,6 @@ class Attending(Spec):
         return ("output", "scores") if self.return_scores else ("output",)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Attention(Attending):
     """Attention by the product of query and key (Luong), or by the sum of their features behind a tanh.
 
@@ -625,7 +599,7 @@ class Attention(Attending):
     Attention(score='concat')
     """
 
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     score: str = "dot"
     cell: ClassVar[str] = "attention"
 
@@ -634,7 +608,6 @@ class Attention(Attending):
         check_choice("Attention", "score", self.score, ("dot", "concat"))
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class AdditiveAttention(Attending):
     """Attention by a weighted sum (Bahdanau): ``sum(scale * tanh(q + k))``, a factor for each feature.
 
@@ -649,7 +622,7 @@ class AdditiveAttention(Attending):
     """
 
     features: int
-    _: dataclasses.KW_ONLY
+    _: KW_ONLY
     scale: bool = True
     cell: ClassVar[str] = "additive_attention"
 
