@@ -233,6 +233,16 @@ def train(obj: Any, batches: Sequence[Any], **settings: Any) -> list[float]:
     return training.train(obj, batches, **settings)
 
 
+def calling(obj: Any) -> dict[str, str]:
+    """Return how a layer or model is called, by aspect."""
+    import keras
+
+    found = {"axes": "batch first"}
+    if isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and not is_several(obj) and obj.return_state:
+        found["states"] = "one array of (batch, units) for each state"
+    return found
+
+
 def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: a bare recurrent layer can, a model cannot."""
     import keras

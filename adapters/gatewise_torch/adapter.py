@@ -536,6 +536,16 @@ def remarks(obj: Any) -> list[str]:
     return said
 
 
+def calling(obj: Any) -> dict[str, str]:
+    """Return how a module is called, by aspect."""
+    if form(obj) != "stack":
+        return {"axes": "batch first"}
+    name = "h_n, c_n" if type(obj).__name__ == "LSTM" else "h_n"
+    states = f"{name} of (layers × directions, batch, units)" if getattr(obj, "return_state", True) else ""
+    axes = "batch first" if obj.batch_first else "time first (batch_first=False)"
+    return {"axes": axes} | ({"states": states} if states else {})
+
+
 def _unread(network: Network) -> Iterator[str]:
     """Yield what a port leaves behind of the penalties on outputs: those on one that nothing reads."""
     read = {*network.results, *(reference for layer in network.layers for reference in layer.inputs)}

@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-
     from gatewise.comparison import Comparison
     from gatewise.core.count import Count
     from gatewise.core.diagnose import Diagnoses, Diagnosis
@@ -479,26 +477,37 @@ def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "k
     return build(spec, framework, seed, initial)
 
 
-def describe(obj: Any) -> Network:
+def describe(obj: Any, inputs: Any = None) -> Network:
     """Say what a live object is, in neutral terms; a path is the file of one.
+
+    Args:
+        obj: A layer, a model, or the file of one.
+        inputs: Example inputs, as ``verify`` takes them; they are checked against what the model reads.
 
     Raises:
         UnsupportedModelError: A layer or option is not supported; it is named.
+        SpecError: The inputs are not what the model reads.
 
     >>> describe(build(LSTM(features=3, units=5), "torch")).layers[-1].spec
     LSTM(features=3, units=5)
     """
     from gatewise.parity.subject import side
 
-    return side(obj).network
+    network = side(obj).network
+    if inputs is not None:
+        from gatewise.parity.inputs import check_inputs
+
+        check_inputs(inputs, network)
+    return network
 
 
-def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = None) -> Any:
+def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Any:
     """Port a live layer or model to another framework.
 
     Args:
         obj: A Keras layer or model, one of torch's layers that are supported, or a model that gatewise built.
         to: ``"torch"`` or ``"keras"``.
+        inputs: Example inputs, as ``verify`` takes them; they are checked against what the model reads.
         second_bias: Where the target has a bias that the source lacks, it is zero and, so that training goes on as in
             the source, ``"frozen"``; ``"trainable"`` frees it.
         dtype: Type of the new weights, such as ``"float64"``; that of the source unless said.
@@ -510,6 +519,7 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
     Raises:
         UnsupportedModelError: A layer or option is not supported; it is named.
         ImpossiblePlanError: The target has no such function.
+        SpecError: The inputs are not what the model reads.
 
     >>> import torch
     >>> layer = port(torch.nn.LSTM(3, 5), to="keras")
@@ -518,11 +528,17 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
     """
     from gatewise.live import port
 
-    return port(obj, to, second_bias=second_bias, dtype=dtype).result
+    return port(obj, to, inputs, second_bias=second_bias, dtype=dtype).result
 
 
-def port_file(source: str | Path, target: str | Path, *, second_bias: str = "frozen") -> Parity:
+def port_file(source: str | Path, target: str | Path, inputs: Any = None, *, second_bias: str = "frozen") -> Parity:
     """Port a model file to another, whose suffix says the framework, and verify it.
+
+    Args:
+        source: A model file.
+        target: The file to write.
+        inputs: What ``verify`` feeds; random inputs unless given.
+        second_bias: As for ``port``.
 
     Returns:
         The comparison of the two; the target is written, whole, only where it passed.
@@ -533,7 +549,7 @@ def port_file(source: str | Path, target: str | Path, *, second_bias: str = "fro
     """
     from gatewise.live import port_file
 
-    return port_file(source, target, second_bias=second_bias)[1]
+    return port_file(source, target, inputs, second_bias=second_bias)[1]
 
 
 def verify(
@@ -541,7 +557,7 @@ def verify(
     b: Any,
     *,
     seed: int = 0,
-    inputs: Sequence[np.ndarray] | np.ndarray | None = None,
+    inputs: Any = None,
     gradients: bool = False,
     training_steps: int = 0,
 ) -> Parity:
@@ -551,7 +567,8 @@ def verify(
         a: The source; its own rounding sets the tolerance.
         b: What should compute the same.
         seed: Seed of the inputs.
-        inputs: Inputs of your own, batch first, one array for each input; else several are drawn.
+        inputs: Inputs of your own, arrays or tensors, batch first: one alone, a tuple in the order of the inputs, a
+            dict by their names, or the path of an ``.npz``. Random inputs of several sizes unless given.
         gradients: Whether the gradients of one loss are compared, too: of every weight, and of the inputs.
         training_steps: How many steps of Adam copies of both are trained for, to compare losses, weights and moving
             statistics. For these two both sides run as in training, without dropout, and come back as they were.

@@ -520,14 +520,23 @@ def _quieten(reads: Sequence[str], *writes: str) -> None:
         import_quietly("keras")
 
 
+_inputs = click.option(
+    "--inputs",
+    type=click.Path(),
+    metavar="FILE.npz",
+    help="Arrays to feed, by the names of the inputs or in their order; random ones unless given.",
+)
+
+
 @main.command()
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 @click.option(
     "--second-bias", type=click.Choice(["frozen", "trainable"]), default="frozen", help="What training does with it."
 )
+@_inputs
 @_format
-def port(source: str, target: str, second_bias: str, format: str) -> None:
+def port(source: str, target: str, second_bias: str, inputs: str | None, format: str) -> None:
     r"""Port a model file, verify it, and say what was done.
 
     Nothing is written unless the outputs agree.
@@ -541,7 +550,7 @@ def port(source: str, target: str, second_bias: str, format: str) -> None:
     from gatewise.report.tables import joined, render
 
     _quieten([source], target)
-    done, parity = port_file(source, target, second_bias=second_bias)
+    done, parity = port_file(source, target, inputs, second_bias=second_bias)
     click.echo(render(joined(porting(done), verifying(parity)), format))
     if parity.passed:
         click.echo(f"Wrote {target}.", err=True)
@@ -556,20 +565,24 @@ def port(source: str, target: str, second_bias: str, format: str) -> None:
 @click.option("--seed", type=int, default=0, help="Seed of the inputs.")
 @click.option("--gradients", is_flag=True, help="Compare gradients, too.")
 @click.option("--training-steps", type=click.IntRange(min=0), default=0, help="Train copies of both, and compare.")
+@_inputs
 @_format
-def verify(first: str, second: str, seed: int, gradients: bool, training_steps: int, format: str) -> None:
+def verify(
+    first: str, second: str, seed: int, gradients: bool, training_steps: int, inputs: str | None, format: str
+) -> None:
     r"""Compare two model files on the same inputs; where they differ, say which mistake it is.
 
     \b
     gatewise verify model.keras model.safetensors
     gatewise verify model.keras model.safetensors --gradients --training-steps 20
+    gatewise verify model.keras model.safetensors --inputs samples.npz
     """
     from gatewise import verify as verified
     from gatewise.report.reports import verifying
     from gatewise.report.tables import render
 
     _quieten([first, second])
-    parity = verified(first, second, seed=seed, gradients=gradients, training_steps=training_steps)
+    parity = verified(first, second, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
     click.echo(render(verifying(parity), format))
     sys.exit(0 if parity.passed else 1)
 

@@ -58,7 +58,7 @@ class Port(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = None) -> Port:
+def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Port:
     """Port a live object; see ``gatewise.port`` for the arguments. Returns the new object with what was done."""
     name, side = owner(obj)
     if second_bias not in ("frozen", "trainable"):
@@ -73,6 +73,10 @@ def port(obj: Any, to: str, *, second_bias: str = "frozen", dtype: str | None = 
         side.check_bare(obj)
     network, form = side.describe(obj), side.form(obj)
     shapes(network)
+    if inputs is not None:
+        from gatewise.parity.inputs import check_inputs
+
+        check_inputs(inputs, network)
     target = model_adapter(to)
     natives = side.natives(obj)
     plans = plan_network(network, own_layouts(name, network, form, natives), to, form)
@@ -358,7 +362,9 @@ def open_keras(path: Path) -> Any:
         ) from error
 
 
-def port_file(source: str | Path, target: str | Path, *, second_bias: str = "frozen") -> tuple[Port, Parity]:
+def port_file(
+    source: str | Path, target: str | Path, inputs: Any = None, *, second_bias: str = "frozen"
+) -> tuple[Port, Parity]:
     """Port a file to a file and verify it; the target is written, whole, only where the verification passed.
 
     Raises:
@@ -373,8 +379,8 @@ def port_file(source: str | Path, target: str | Path, *, second_bias: str = "fro
             f"{target.name} has no suffix that is known here.", "Known: .safetensors, .keras.", "Choose one of these."
         )
     obj = load(source)
-    done = port(obj, goes_to, second_bias=second_bias)
-    parity = verify(obj, done.result)
+    done = port(obj, goes_to, inputs, second_bias=second_bias)
+    parity = verify(obj, done.result, inputs=inputs)
     if parity.passed:
         save(done.result, target)
     return done, parity

@@ -120,6 +120,13 @@ class ModelAdapter(Adapter, Protocol):
     def takes_states(self, obj: Any) -> bool:
         """Say whether ``call`` can start from given states."""
 
+    def calling(self, obj: Any) -> dict[str, str]:
+        """Return how an object is called where ``call`` does it otherwise, by aspect.
+
+        Aspects are ``"axes"``, the order of batch and time, ``"inputs"``, how several are given, and ``"states"``, how
+        they are returned.
+        """
+
     def remarks(self, obj: Any) -> list[str]:
         """Return what a port leaves behind, a sentence each."""
 

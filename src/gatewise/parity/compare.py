@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gatewise.core.network import source_of
-from gatewise.core.spec import outputs_of
 from gatewise.parity.faults import with_mistakes
 from gatewise.parity.result import OutputParity, Planted
 from gatewise.parity.subject import Runner, Side, Trial
@@ -178,16 +176,10 @@ class Comparison:
 
     @property
     def outputs(self) -> tuple[OutputParity, ...]:
-        """Each output, at the trial at which it is furthest off."""
-        names = [
-            f"{name}.{outputs_of(self.first.side.network[name].spec)[number]}"
-            for name, number in map(source_of, self.first.side.network.results)
-        ]
+        """Each output, at the trial at which it is furthest off; none where the two sides give other shapes."""
         if not self.alike:
-            return tuple(
-                OutputParity(name, array.shape, float("inf"), float("inf"), (), self.tolerance, False)
-                for name, array in zip(names, self.ours[0], strict=False)
-            )
+            return ()
+        names = self.first.side.output_names()
         return tuple(_output(name, at, self.ours, self.theirs, self.tolerance) for at, name in enumerate(names))
 
     @property
@@ -212,7 +204,10 @@ class Comparison:
         places = [place for place in range(since, len(self.trials)) if self.trials[place].free == free]
         seen = {(each.layer, each.mistake) for each in self.planted if each.moved >= SEEN}
         right = self.second.copy(free=free)
+        compared = right.compared_layers()
         for layer, mistake, wrong in with_mistakes(right.twin(self.second.dtype), seen):
+            if layer not in compared:
+                continue  # It serves an output that the source does not give.
             moved = self.moved.get((layer, mistake), 0.0)
             for place in places:
                 if moved < SEEN * self.tolerance:

@@ -28,6 +28,7 @@ from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.parity.compare import Comparison
 from gatewise.parity.faults import mistakes
+from gatewise.parity.outputs import Pick
 from gatewise.parity.result import Found
 from gatewise.parity.subject import Side, Trial
 from gatewise.parity.units import Parts, Unit, alike, halves, restacked, units
@@ -83,16 +84,19 @@ class Guess:
         weights: Layer → canonical weights.
         ways: Layer → how it is run.
         masks: Whether masks have an effect.
+        picks: What is compared of its outputs; empty for all.
     """
 
     network: Network
     weights: dict[str, Parts]
     ways: dict[str, Way] = field(default_factory=dict)
     masks: bool = True
+    picks: tuple[Pick, ...] = ()
 
     def run(self, trial: Trial) -> list[Array]:
-        """Return all outputs of a trial."""
-        return walk(self.network, self.weights, trial.inputs, trial.states, self.ways, masks=self.masks)
+        """Return all outputs of a trial that are compared."""
+        outputs = walk(self.network, self.weights, trial.inputs, trial.states, self.ways, masks=self.masks)
+        return [pick.take(outputs) for pick in self.picks] if self.picks else outputs
 
     def with_option(self, layer: str, option: str, value: Any) -> Guess:
         """Return the guess that one layer has another option."""
@@ -210,7 +214,7 @@ class _Case:
             return random
         ours, theirs = units(self.first), units(self.second)
         flat, _ = unstacked(self.first.network)
-        right = Guess(flat, {unit.name: unit.weights for unit in ours})
+        right = Guess(flat, {unit.name: unit.weights for unit in ours}, picks=self.first.picks)
         if not alike(ours, theirs):
             return ()
         names = {mine.name: yours.layer[0] for mine, yours in zip(ours, theirs, strict=True)}
@@ -272,6 +276,8 @@ class _Case:
         for mine, yours in zip(ours, theirs, strict=True):
             there = yours.spec.options()
             for option, wanted in mine.spec.options().items():
+                if option == "return_sequences" and self.first.picks:
+                    continue  # What both give is compared.
                 if option in SAME_OPTIONS and option in there and there[option] != wanted:
                     yield _option(mine.name, yours.layer[0], option, wanted, there[option])
         masks = [[layer for layer in network.layers if isinstance(layer.spec, Masking)] for network in self.networks]
@@ -341,7 +347,7 @@ class _Case:
                 adapter.write(
                     own[layer.name], plan(layer.spec, CANONICAL[layer.spec.cell], layouts[layer.name]).apply(weights)
                 )
-            mended = Side(self.second.framework, adapter, made, network)
+            mended = Side(self.second.framework, adapter, made, network, self.first.picks)
             gaps = [differs(self.ours[place], mended.run(self.found.trials[place])) for place in self.own]
         except GatewiseError:
             # The target's framework does not have this layer.

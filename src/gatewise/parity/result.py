@@ -116,6 +116,8 @@ class Parity:
         diagnosis: The mistakes that keep the two apart, where they differ and it is known why.
         gradients: Each tensor's gradient, where gradients were compared.
         training: Some training steps, where they were compared.
+        remarks: What a person's own call of both has to mind, and what was not compared, a sentence each.
+        basis: ``"read"`` where the layers of both sides are known, ``"called"`` where they were only called.
     """
 
     verdict: str
@@ -130,6 +132,8 @@ class Parity:
     diagnosis: tuple[Found, ...] = ()
     gradients: tuple[GradientParity, ...] = ()
     training: TrainingParity | None = None
+    remarks: tuple[str, ...] = ()
+    basis: str = "read"
 
     @property
     def passed(self) -> bool:

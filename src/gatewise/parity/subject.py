@@ -13,9 +13,10 @@ from gatewise.core.layout import CANONICAL, GATES, summed_gates
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import Recurrent, Spec
+from gatewise.core.spec import Recurrent, Spec, outputs_of
 from gatewise.errors import SpecError
 from gatewise.live import load, own_layouts, plan_network
+from gatewise.parity.outputs import Pick
 from gatewise.registry import ModelAdapter, owner
 
 
@@ -40,12 +41,21 @@ class Trial(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One object of a comparison, with its adapter and what it is."""
+    """One object of a comparison, with its adapter and what it is.
+
+    Attributes:
+        framework: Its framework.
+        adapter: The adapter of that.
+        obj: The object.
+        network: What it is, in neutral terms.
+        picks: What is compared of its outputs, where the other side does not give the same; empty for all of them.
+    """
 
     framework: str
     adapter: ModelAdapter
     obj: Any
     network: Network
+    picks: tuple[Pick, ...] = ()
 
     def twin(self, dtype: str) -> Side:
         """Return a copy that shares nothing, in a type of numbers."""
@@ -94,8 +104,26 @@ class Side(NamedTuple):
         return self._replace(obj=made, network=network)
 
     def run(self, trial: Trial) -> list[np.ndarray]:
-        """Return all outputs of a trial."""
-        return self.adapter.call(self.obj, trial.inputs, trial.states)
+        """Return all outputs of a trial that are compared."""
+        outputs = self.adapter.call(self.obj, trial.inputs, trial.states)
+        return [pick.take(outputs) for pick in self.picks] if self.picks else outputs
+
+    def output_names(self) -> list[str]:
+        """Return the names of the outputs that are compared."""
+        if self.picks:
+            return [pick.name for pick in self.picks]
+        places = map(source_of, self.network.results)
+        return [f"{name}.{outputs_of(self.network[name].spec)[number]}" for name, number in places]
+
+    def compared_layers(self) -> set[str]:
+        """Return the layers on which the outputs that are compared depend."""
+        read = {place for pick in self.picks for place in pick.reads} or range(len(self.network.results))
+        live = Network(self.network.layers, tuple(self.network.results[place] for place in sorted(read))).live
+        return live | {self.network[name].owner for name in live}
+
+    def calling(self) -> dict[str, str]:
+        """Return how it is called, aspect by aspect, where a person's own call has to mind it."""
+        return self.adapter.calling(self.obj) if hasattr(self.adapter, "calling") else {}
 
     def jiggled(self, size: float) -> Side:
         """Return a copy in float64 each weight of which is larger or smaller by so much of itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import Conv, Embedding, Recurrent, Spec
 from gatewise.errors import SpecError
+from gatewise.parity.inputs import first_rows
 from gatewise.parity.subject import Side, Trial, free_lengths
 
 LENGTHS = (7, 4)
@@ -27,21 +28,13 @@ def make_trials(
     first: Side,
     second: Side,
     random: np.random.Generator,
-    inputs: Sequence[np.ndarray] | np.ndarray | None,
+    inputs: list[np.ndarray] | None,
 ) -> tuple[list[Trial], list[str]]:
     """Return what to feed: several batch sizes and lengths and random states where both sides allow it."""
     sources = [layer for layer in first.network.layers if isinstance(layer.spec, Input)]
     if inputs is not None:
-        arrays = [np.asarray(array) for array in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
-        if len(arrays) != len(sources):
-            raise SpecError(
-                f"{len(arrays)} inputs for {len(sources)}.",
-                f"The network reads {', '.join(layer.name for layer in sources)}.",
-                "Give one array for each.",
-            )
-        for layer, array in zip(sources, arrays, strict=True):
-            _check_given(layer, array)
-        return [Trial(arrays)], []
+        rows = first_rows(inputs, first.network)
+        return [Trial(inputs), *([Trial(rows)] if rows is not None else [])], []
     notes: list[str] = []
     # Where one side alone masks, its inputs show it.
     network = next((one.network for one in (first, second) if _masks(one.network)), first.network)
@@ -62,21 +55,6 @@ def make_trials(
 
 def _masks(network: Network) -> bool:
     return any(isinstance(layer.spec, Masking) for layer in network.layers)
-
-
-def _check_given(source: Layer, array: np.ndarray) -> None:
-    """Raise ``SpecError`` where an array is not what an input takes."""
-    spec = source.spec
-    assert isinstance(spec, Input)
-    wanted = (spec.batch, *spec.shape)
-    if len(wanted) != array.ndim or any(
-        size not in (None, given) for size, given in zip(wanted, array.shape, strict=True)
-    ):
-        raise SpecError(
-            f"An array of shape {array.shape} for input {source.name!r}.",
-            f"It takes {wanted}; None stands for any length.",
-            "Give the batch first, then the axes of the input.",
-        )
 
 
 def draw_trial(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from gatewise.core.network import Network
 from gatewise.errors import GatewiseError, SpecError
 from gatewise.parity.compare import SEEN, STRONGER, Comparison
 from gatewise.parity.diagnosis import diagnose
+from gatewise.parity.inputs import for_network, read_inputs
+from gatewise.parity.outputs import match, same_outputs
 from gatewise.parity.result import Parity, Planted
-from gatewise.parity.subject import Trial, side
+from gatewise.parity.subject import Side, Trial, side
 from gatewise.parity.training import extend
 from gatewise.parity.trials import make_trials
 
@@ -23,34 +25,86 @@ def verify(
     b: Any,
     *,
     seed: int = 0,
-    inputs: Sequence[np.ndarray] | np.ndarray | None = None,
+    inputs: Any = None,
     gradients: bool = False,
     training_steps: int = 0,
 ) -> Parity:
     """Compare two live objects, or files of them; see ``gatewise.verify``."""
-    if isinstance(training_steps, bool) or not isinstance(training_steps, int) or training_steps < 0:
-        raise GatewiseError(
-            f"training_steps={training_steps!r} is no number of steps.", "It is a whole number from 0.", "Give 10."
-        )
+    _check_number("seed", seed)
+    _check_number("training_steps", training_steps)
+    given = read_inputs(inputs)
     first, second = side(a), side(b)
     if first.dtype() == "float64" != second.dtype():
         # The second's weights were rounded, so that those of the first have to be, too.
         first = first.twin(second.dtype())
     _check_same_inputs(first.network, second.network)
     random = np.random.default_rng(seed)
-    trials, notes = make_trials(first, second, random, inputs)
+    arrays = None if given is None else for_network(given, first.network)
+    trials, notes = make_trials(first, second, random, arrays)
+    first, second, remarks = _matched(first, second, trials[0])
+    remarks += calling_remarks(first.calling(), second.calling(), states=_gives_states(first))
     with np.errstate(all="ignore"):
         found = Comparison(first, second, trials)
         if found.passed:
-            found = _planted(found, random, given=inputs is not None)
+            found = _planted(found, random, given=given is not None)
         unseen = found.unseen
         if found.passed and unseen:
-            parity = conclude(found, "inconclusive", seed, [*notes, *_advice(unseen, found.trials)])
+            parity = conclude(found, "inconclusive", seed, [*notes, *_advice(unseen, found.trials)], remarks)
         else:
-            parity = conclude(found, "passed" if found.passed else "failed", seed, notes)
+            parity = conclude(found, "passed" if found.passed else "failed", seed, notes, remarks)
     if not gradients and not training_steps:
         return parity
+    if first.picks:
+        raise GatewiseError(
+            "Gradients and training are compared only where both sides give the same outputs.",
+            "; ".join(remarks),
+            "Let both return the same: return_sequences and return_state alike.",
+        )
     return extend(found, parity, gradients=gradients, steps=training_steps)
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Raise ``GatewiseError`` where a seed or a number of steps is none."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 0:
+        raise GatewiseError(
+            f"{name}={value!r} is not supported.", "verify: a whole number from 0 is needed.", f"Give {name}=10."
+        )
+
+
+def _matched(first: Side, second: Side, trial: Trial) -> tuple[Side, Side, list[str]]:
+    """Return both sides with what is compared of their outputs, and what one side alone gives."""
+    if same_outputs(first.network, second.network):
+        return first, second, []
+    ours, theirs = first.run(trial), second.run(trial)
+    found = match(first.network, second.network, ours, theirs)
+    if not found.first:
+        return first, second, []
+    return first._replace(picks=found.first), second._replace(picks=found.second), list(found.remarks)
+
+
+def _gives_states(side: Side) -> bool:
+    return any("state_" in name for name in side.output_names())
+
+
+def calling_remarks(ours: Mapping[str, str], theirs: Mapping[str, str], *, states: bool) -> list[str]:
+    """Say where a person's own call of both sides has to differ, which a comparison does by itself.
+
+    Args:
+        ours: How the source is called, by aspect; see ``ModelAdapter.calling``.
+        theirs: The same for the target.
+        states: Whether states are compared.
+    """
+    unlike = {aspect for aspect in ours.keys() & theirs.keys() if ours[aspect] != theirs[aspect]}
+    remarks = []
+    if "axes" in unlike:
+        remarks.append(
+            f"The axes differ: the source is called {ours['axes']}, the target {theirs['axes']}. Each was fed in its "
+            "own order; the same array given to both would give other outputs."
+        )
+    if "states" in unlike and states:
+        remarks.append(f"States are returned otherwise: here {ours['states']}, there {theirs['states']}.")
+    return remarks
 
 
 def _check_same_inputs(first: Network, second: Network) -> None:
@@ -88,13 +142,14 @@ def _planted(found: Comparison, random: np.random.Generator, *, given: bool) -> 
     return found
 
 
-def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str]) -> Parity:
+def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str], remarks: Sequence[str] = ()) -> Parity:
     """Return what came out of a comparison, with the mistakes that keep two sides apart where they differ."""
     advice = list(notes)
     if not found.alike:
         mine, yours = (", ".join(str(array.shape) for array in side[0]) for side in (found.ours, found.theirs))
         advice.append(
-            f"The outputs differ in shape: {mine} here, {yours} there. Do both return sequences and states alike?"
+            f"The outputs differ in shape, so that none can be compared: {mine} here, {yours} there. Do both return "
+            "sequences and states alike, and have the same number of units?"
         )
     arrays = [array for ran in (*found.ours, *found.theirs) for array in ran]
     if not all(np.isfinite(array).all() for array in arrays):
@@ -113,6 +168,7 @@ def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str]) -
         found.planted,
         tuple(advice),
         diagnose(found) if verdict == "failed" else (),
+        remarks=tuple(remarks),
     )
 
 

@@ -149,7 +149,8 @@ def verifying(parity: Parity) -> Report:
         ]
         for each in parity.outputs
     ]
-    tables = [Table("", ["output", "shape", "max |Δ|", "relative", "at", "tolerance", "passed"], rows)]
+    headers = ["output", "shape", "max |Δ|", "relative", "at", "tolerance", "passed"]
+    tables = [Table("", headers, rows)] if rows else []
     if parity.gradients:
         tables.append(_tensor_table("Gradients", "largest", parity.gradients))
     if parity.training:
@@ -178,6 +179,7 @@ def verifying(parity: Parity) -> Report:
                 fed,
                 seen,
                 *parity.advice,
+                *parity.remarks,
                 *(parity.training.words if parity.training else ()),
             ]
         ),
