@@ -139,13 +139,15 @@ def keras_arrays(spec, weights, prefix):
 
 def keras_layers(keras, spec, weights, zero_output_for_mask=False):
     """One Keras layer for each layer of the spec, with these weights."""
+    from gatewise_keras.functions import activation
+
     found = []
     for layer in range(spec.layers):
         sequences = spec.return_sequences or layer < spec.layers - 1
 
         def one(go_backwards, sequences=sequences):
             options = {
-                "activation": spec.activation,
+                "activation": activation(spec.activation),
                 "use_bias": spec.bias,
                 "return_sequences": sequences,
                 "return_state": True,
@@ -154,7 +156,7 @@ def keras_layers(keras, spec, weights, zero_output_for_mask=False):
                 "dtype": "float64",
             }
             if spec.cell != "rnn":
-                options["recurrent_activation"] = spec.recurrent_activation
+                options["recurrent_activation"] = activation(spec.recurrent_activation)
             if spec.cell == "gru":
                 options["reset_after"] = spec.reset == "after"
             kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[spec.cell]
@@ -310,10 +312,12 @@ def test_every_activation_has_a_function():
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_activation_of_keras(keras, name):
+    from gatewise_keras.functions import activation
+
     rng = np.random.default_rng(7)
     edges = [-800.0, -40.0, -6.0, -3.0, -1.0, -0.5, -1e-9, 0.0, 1e-9, 0.5, 1.0, 3.0, 6.0, 40.0, 700.0]
     tolerance = activation_tolerance(name)
-    function = keras.activations.get(name)
+    function = activation(name)
     for x in (rng.normal(size=(6, 5)) * 2.0, np.array(edges).reshape(3, 5)):
         expected = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x, dtype="float64")))
         assert_close(np.asarray(ACTIVATION_FUNCTIONS[name](x)), expected, tolerance)

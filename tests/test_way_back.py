@@ -283,20 +283,11 @@ def test_gru_keeps_both_biases(keras, torch):
     assert tuple(bias.shape) == (2, 12)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"activation": lambda x: x}, ("activation", "function")),
-        ({"recurrent_activation": "hard_sigmoid_02"}, ("hard_sigmoid_02", "no name in Keras 3")),
-    ],
-)
-def test_refused_by_name(keras, torch, options, words):
+def test_refused_by_name(keras, torch):
     import gatewise_torch
 
-    with pytest.raises(UnsupportedModelError) as met:
-        gw.port(gatewise_torch.LSTM(3, 4, **options), to="keras")
-    for word in words:
-        assert word in str(met.value)
+    with pytest.raises(UnsupportedModelError, match=r"activation.* function"):
+        gw.port(gatewise_torch.LSTM(3, 4, activation=lambda x: x), to="keras")
 
 
 def test_what_is_around_a_module_is_refused_by_name(keras, torch):
@@ -365,13 +356,15 @@ def test_stateful_needs_its_batch_size(keras, torch):
 
 
 def draw_cell(rng, units, dtype):
+    from gatewise_keras.functions import activation
+
     return {
         "projection": pick(rng, (None, 2, units)),
         "peepholes": pick(rng, (False, True, "full")),
         "cell_clip": pick(rng, (None, 0.5)),
         "use_bias": chance(rng, 0.7),
-        "activation": pick(rng, COMPUTED),
-        "recurrent_activation": pick(rng, ("sigmoid", "hard_sigmoid", "softmax")),
+        "activation": activation(pick(rng, COMPUTED)),
+        "recurrent_activation": activation(pick(rng, ("sigmoid", "hard_sigmoid_02", "softmax"))),
         "dropout": pick(rng, (0.0, 0.3)),
         "recurrent_dropout": pick(rng, (0.0, 0.3)),
         "dtype": dtype,

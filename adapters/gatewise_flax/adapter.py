@@ -41,7 +41,8 @@ def _module(spec: Spec, layout: Layout) -> Any:
     assert isinstance(spec, Recurrent)
     check_builds(layout, spec, **(BOTH_DIRECTIONS if spec.bidirectional else {}))
     arguments = {"recurrent_activation": "gate_fn", "activation": "activation_fn"}
-    functions = activations(jax.nn, layout, spec, arguments, {"softsign": jax.nn.soft_sign})
+    own = {"softsign": jax.nn.soft_sign, "hard_sigmoid_02": lambda x: jax.numpy.clip(x / 5 + 0.5, 0, 1)}
+    functions = activations(jax.nn, layout, spec, arguments, own)
     cell = getattr(linen, layout.name.partition(":")[2])
     # Reversed, RNN lists its outputs as it computes them; Bidirectional turns those of its second half by itself.
     halves = [linen.RNN(cell(spec.units, **functions), reverse=spec.go_backwards) for _ in range(spec.directions)]

@@ -283,14 +283,19 @@ def open_file(path: str) -> Any:
     """Return the model in a ``.keras`` or ``.h5`` file, without running code that the file holds."""
     import keras
 
-    import gatewise_keras.cells  # noqa: F401  (registers our own cells, which the file may hold)
+    import gatewise_keras.cells  # (registers our own cells, which the file may hold)
+    import gatewise_keras.functions  # noqa: F401  (likewise)
+    from gatewise_keras import old_files
 
-    if path.endswith(".keras"):
-        with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))
-        for name in _lambdas(config):
-            # Keras refuses to load one and does not say which.
-            raise unknown_class(name, "Lambda", OWN_CODE)
+    if not path.endswith(".keras"):
+        with old_files.readable(path) as meant:
+            return keras.saving.load_model(meant, compile=False, safe_mode=True)
+    with zipfile.ZipFile(path) as file:
+        config, about = (json.loads(file.read(member)) for member in ("config.json", "metadata.json"))
+    old_files.check_archive(path, about.get("keras_version"))
+    for name in _lambdas(config):
+        # Keras refuses to load one and does not say which.
+        raise unknown_class(name, "Lambda", OWN_CODE)
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 

@@ -142,12 +142,19 @@ def _one_direction(spec: Recurrent, around: Mapping[str, Any], rules: Sequence[R
 
 
 def with_activations(arguments: Mapping[str, Any], dtype: str, name: str | None = None) -> dict[str, Any]:
-    """Return the arguments of a class, with a layer for each activation that has a number."""
+    """Return the arguments of a class, with a layer for each activation that has a number.
+
+    One that Keras has no name for is a function of ``gatewise_keras.functions``.
+    """
     import keras
+
+    from gatewise_keras.functions import FUNCTIONS
 
     made = dict(arguments)
     for option in ("activation", "recurrent_activation"):
         activation, number = numbered(made.get(option, ""))
+        if activation in FUNCTIONS:
+            made[option] = FUNCTIONS[activation]
         if number is not None:
             kind = next(kind for kind, each in SAME.items() if each == activation)
             made[option] = getattr(keras.layers, kind)(**{NUMBERS[activation]: number}, name=name, dtype=dtype)

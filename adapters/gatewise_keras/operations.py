@@ -191,7 +191,9 @@ def operated(spec: Operation, read: Sequence[Any], dtype: str) -> Any:
         entries = (None if each == "new" else slice(*each) if isinstance(each, tuple) else each for each in spec.key)
         return first[(slice(None), *entries)]
     if name in ACTIVATIONS:
-        return keras.activations.get(name)(first, **({"axis": spec.axis[0]} if spec.axis else {}))
+        from gatewise_keras.functions import activation
+
+        return activation(name)(first, **({"axis": spec.axis[0]} if spec.axis else {}))
     function: Any = getattr(keras.ops, name, None)
     if name in OVER:
         return function(first, axis=spec.axis if len(spec.axis) > 1 else spec.axis[0], keepdims=spec.keep)

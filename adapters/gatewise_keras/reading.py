@@ -354,6 +354,8 @@ def _is_known(function: Any, name: str) -> bool:
         return name in ACTIVATIONS and name != "gelu"  # which there is another approximation
     if str(getattr(function, "__module__", "")).partition(".")[0] in ("tensorflow", "jax"):
         return name in ALIKE
+    if getattr(function, "__module__", "") == "gatewise_keras.functions":
+        return name in ACTIVATIONS
     try:
         return keras.activations.get(name) is function
     except ValueError:

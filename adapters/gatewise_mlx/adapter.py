@@ -37,6 +37,7 @@ def build(spec: Spec, layout: Layout) -> Any:
     arguments: dict[str, Any] = {"bias": spec.bias}
     if isinstance(spec, RNN):
         own = {"hard_sigmoid": lambda x: mx.clip(x / 6 + 0.5, 0, 1), "softsign": nn.softsign}
+        own["hard_sigmoid_02"] = lambda x: mx.clip(x / 5 + 0.5, 0, 1)
         arguments |= activations(nn, layout, spec, {"activation": "nonlinearity"}, own)
     return getattr(nn, layout.name.partition(":")[2])(spec.features, spec.units, **arguments)
 

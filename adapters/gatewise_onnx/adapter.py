@@ -33,6 +33,7 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
     "relu": ("Relu", {}),
     # x / 6 + 1/2, as in Keras 3 and PyTorch; ONNX's own default is the x / 5 + 1/2 of Keras 2.
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_sigmoid_02": ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
     "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
     "elu": ("Elu", {"alpha": 1.0}),
     "softsign": ("Softsign", {}),

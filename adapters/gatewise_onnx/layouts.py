@@ -9,7 +9,7 @@ from gatewise.core.layout import Framework, Layout, defaults
 _DEFINITIONS = "onnx/onnx onnx/defs/rnn/defs.cc"
 
 # What the operators have under a name of their own; a slope or a bound is given as alpha and beta.
-_ACTIVATIONS = "linear tanh sigmoid relu hard_sigmoid leaky_relu elu softsign softplus"
+_ACTIVATIONS = "linear tanh sigmoid relu hard_sigmoid hard_sigmoid_02 leaky_relu elu softsign softplus"
 
 _TENSORS = {
     "W": "kernel: direction (gate units) features",

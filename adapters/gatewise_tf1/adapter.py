@@ -69,7 +69,7 @@ def _cell(spec: Recurrent, layout: Layout, features: int) -> Any:
     from tf_keras.src.layers.rnn import legacy_cells
 
     own = {"exponential": tf.exp, "gelu": tf.nn.gelu, "softsign": tf.nn.softsign}
-    own["hard_sigmoid"] = lambda x: tf.nn.relu6(x + 3.0) / 6.0
+    own["hard_sigmoid_02"] = lambda x: tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
     options: dict[str, Any] = activations(tf.nn, layout, spec, {"activation": "activation"}, own)
     if isinstance(spec, LSTM) and layout.name == "tf1:LSTMCell":
         options |= {"use_peepholes": bool(spec.peepholes), "num_proj": spec.projection, "cell_clip": spec.cell_clip}

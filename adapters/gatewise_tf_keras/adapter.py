@@ -78,15 +78,11 @@ def _built(layer: Any, shape: tuple[int | None, ...]) -> Any:
 
 
 def _activations(layout: Layout, spec: Spec) -> dict[str, Any]:
-    import tensorflow as tf
     from tf_keras import activations as named
 
-    # As a name, hard_sigmoid is x / 5 + 1/2 here. A file that was saved with this function must not find that one.
-    def hard_sigmoid_of_keras_3(x: Any) -> Any:
-        return tf.nn.relu6(x + 3.0) / 6.0
-
     own = {name: getattr(named, name) for name in ("linear", "gelu", "exponential", "softsign")}
-    own |= {"silu": named.swish, "hard_sigmoid": hard_sigmoid_of_keras_3}
+    # The hard_sigmoid of a spec is another function, which the layouts refuse.
+    own |= {"silu": named.swish, "hard_sigmoid_02": named.hard_sigmoid}
     arguments = {"activation": "activation", "recurrent_activation": "recurrent_activation"}
     return activations(named, layout, spec, arguments, own)
 

@@ -328,7 +328,7 @@ def activation(value: object, owner: str, option: str) -> Activation:
     if isinstance(value, str) and (number := numbered(value)[1]) is not None:
         return _NUMBERED[numbered(value)[0]](value, number)
     if isinstance(value, str):
-        known = [name for name in ACTIVATIONS if name not in _REFUSED] + ["hard_sigmoid_02"]
+        known = [name for name in ACTIVATIONS if name not in _REFUSED]
         raise SpecError(
             f"{option}={value!r} {'cannot be computed' if value in _REFUSED else 'is unknown'}.",
             f"{owner}: {option} is a callable or one of {', '.join(known)}.",

@@ -18,7 +18,6 @@ from gatewise.core.between import Activation, Constant, Dropout, Input
 from gatewise.core.layout import Layout, check_holds
 from gatewise.core.network import LEFT_STATES, Layer, Network
 from gatewise.core.spec import (
-    ACTIVATIONS,
     GRU,
     LSTM,
     RNN,
@@ -31,7 +30,6 @@ from gatewise.core.spec import (
     LayerNorm,
     Recurrent,
     Spec,
-    numbered,
     outputs_of,
     with_number,
 )
@@ -438,9 +436,6 @@ def recurrent_spec(obj: Any) -> Recurrent:
         if callable(options.get(option)):
             way_out = f"Build the layer with {option} by name, where its function has one."
             raise _refusal(obj, f"its {option} is a function, which has no name elsewhere", way_out)
-        if numbered(options.get(option, "tanh"))[0] not in ACTIVATIONS:
-            way_out = f"Train it on with {option}='hard_sigmoid', x/6 + 0.5, which Keras 3 has."
-            raise _refusal(obj, f"its {option}={options[option]!r} has no name in Keras 3", way_out)
     return KINDS[name](obj.input_size, obj.hidden_size, **options, dropout=float(obj.input_dropout))
 
 

@@ -212,7 +212,6 @@ DEFAULTS = defaults(
 
 LIMITS = (
     Limit("activation", "a callable", "impossible", "Its code has no name in another framework."),
-    Limit("activation", "hard_sigmoid_02", "theirs", "Keras 3 has no name for 0.2x + 0.5."),
     Limit("dropout_masks", "'layer', with recurrent_dropout", "theirs", "Keras draws a mask for each gate then."),
     Limit("input_dropout, recurrent_dropout", "1, of LSTM and GRU", "theirs", "Keras's drop nothing at that rate."),
     Limit("stateful", "before the first batch", "theirs", "Keras makes the states for one batch size."),

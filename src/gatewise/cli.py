@@ -508,7 +508,7 @@ def compare(path: str, output: str | None, format: str) -> None:
 
 def _is_file(name: str) -> bool:
     """Say whether a word means a file of a model, and not a framework."""
-    return os.path.isfile(name) or name.endswith((".keras", ".h5", ".npz", ".safetensors"))
+    return os.path.isfile(name) or name.endswith((".keras", ".h5", ".hdf5", ".npz", ".safetensors"))
 
 
 def _quieten(reads: Sequence[str], *writes: str) -> None:
@@ -516,7 +516,7 @@ def _quieten(reads: Sequence[str], *writes: str) -> None:
     from gatewise.registry import import_quietly
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if all(map(os.path.isfile, reads)) and any(path.endswith((".keras", ".h5")) for path in (*reads, *writes)):
+    if all(map(os.path.isfile, reads)) and any(path.endswith((".keras", ".h5", ".hdf5")) for path in (*reads, *writes)):
         import_quietly("keras")
 
 

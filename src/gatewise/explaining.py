@@ -17,7 +17,7 @@ from gatewise.core.inventory import LOOSE, TENSOR, Inventory, Item, Role, Tensor
 from gatewise.core.layout import Layout, store
 from gatewise.core.spec import KINDS, Dense, Embedding
 from gatewise.errors import FileError, GatewiseError, SpecError, nearest
-from gatewise.live import METADATA, load
+from gatewise.live import KERAS_FILES, METADATA, load
 from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, names, owner
 from gatewise.registry import layout as framework_layout
 
@@ -47,16 +47,12 @@ def inventory(obj: Any) -> Inventory:
         held = _live(load(path))
         side = model_adapter("keras")
         # An older file of HDF5 has the weights of layers alone.
-        saved = held.saved - {Role.SEED} if path.suffix == ".h5" else held.saved
+        saved = held.saved if path.suffix == ".keras" else held.saved - {Role.SEED}
         return replace(held, label=path.name, extras=(*held.extras, *side.saved_extras(str(path))), saved=saved)
     if METADATA in checkpoints.metadata(path):
         held = _live(load(path))
         return replace(held, label=path.name, saved=held.saved - {Role.SEED})
     return _of_arrays(checkpoints.load(path), path.name)
-
-
-KERAS_FILES = (".keras", ".h5")
-"""Suffixes of files that Keras reads."""
 
 
 def _check_kind(path: Path) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 METADATA = "gatewise"
 """Key of a file's metadata that holds the description of the model."""
 
+KERAS_FILES = (".keras", ".h5", ".hdf5")
+"""Suffixes of files that Keras reads."""
+
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Types that a port may have."""
 
@@ -247,7 +250,7 @@ def save(obj: Any, path: str | Path) -> None:
 def load(path: str | Path, to: str | None = None) -> Any:
     """Read a live object from a file; see ``gatewise.load``."""
     path = Path(path)
-    if path.suffix in (".keras", ".h5"):
+    if path.suffix in KERAS_FILES:
         made = open_keras(path)
         return made if to in (None, "keras") else port(made, to).result
     kept = _description(path)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from gatewise.arrays.network import Call, Way, plain
-from gatewise.core.layout import GATES, gates_of
 from gatewise.core.spec import Recurrent
 
 Array = np.ndarray
@@ -114,23 +113,3 @@ MERGES: dict[str, Callable[[Array, Array], Array]] = {
     "ave": lambda one, other: (one + other) / 2,
     "mul": lambda one, other: one * other,
 }
-
-
-def scaling(which: str, scale: float) -> Way:
-    """Run a layer whose hard_sigmoid has the other slope: 0.2x + 0.5 is (1.2x)/6 + 0.5, so that its weights tell."""
-
-    def run(call: Call) -> list[Array]:
-        gates = GATES[call.spec.cell]
-        factors = np.array([1.0 if gate in "gn" else scale for gate in gates] or [scale])
-
-        def scaled(name: str, array: Array) -> Array:
-            own = gates_of(call.spec.cell, name.rpartition("/")[2])
-            if not gates:
-                return array * scale
-            chosen = [factors[gates.index(gate)] for gate in own]
-            return array * np.reshape(chosen, (-1, *[1] * (array.ndim - 1))) if own else array
-
-        weights = {name: scaled(name, np.asarray(array, np.float64)) for name, array in call.weights.items()}
-        return plain(call._replace(spec=call.spec.replace(**{which: "hard_sigmoid"}), weights=weights))
-
-    return run

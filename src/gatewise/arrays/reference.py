@@ -96,6 +96,10 @@ def _hard_sigmoid(x: Array) -> Array:
     return np.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
+def _hard_sigmoid_02(x: Array) -> Array:
+    return np.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
 def _softmax(x: Array) -> Array:
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
@@ -130,6 +134,7 @@ ACTIVATION_FUNCTIONS: dict[str, Function] = {
     "sigmoid": _sigmoid,
     "relu": lambda x: np.maximum(x, 0.0),
     "hard_sigmoid": _hard_sigmoid,
+    "hard_sigmoid_02": _hard_sigmoid_02,
     "relu6": lambda x: np.clip(x, 0.0, 6.0),
     "elu": _elu,
     "selu": _selu,
@@ -157,6 +162,8 @@ ACTIVATION_FUNCTIONS: dict[str, Function] = {
     "glu": _refused("glu", "it halves the last axis, so a gate no longer has one value for each unit."),
 }
 """Every activation of ``spec.ACTIVATIONS`` as a function, with the meaning and default arguments of Keras 3.
+
+``hard_sigmoid_02`` is the ``hard_sigmoid`` of Keras 1 and 2.
 
 ``softmax``, ``log_softmax`` and ``sparsemax`` act along the last axis, which is the units of one gate; the others act
 on each element. ``threshold`` and ``glu`` raise ``SpecError``.

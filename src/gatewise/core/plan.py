@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 BIASES = ("bias", "recurrent_bias")
 
-SYMMETRIC = ("sigmoid", "hard_sigmoid", "sparse_sigmoid")
+SYMMETRIC = ("sigmoid", "hard_sigmoid", "hard_sigmoid_02", "sparse_sigmoid")
 """Activations of which ``1 - act(a)`` is ``act(-a)``: a gate that is one minus another has negated weights."""
 
 

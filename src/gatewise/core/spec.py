@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from dataclasses import KW_ONLY
 
 ACTIVATIONS = (
-    "linear tanh sigmoid relu hard_sigmoid relu6 elu selu celu gelu silu softplus softsign softmax log_softmax "
-    "exponential leaky_relu mish hard_tanh hard_silu log_sigmoid hard_shrink soft_shrink tanh_shrink squareplus "
-    "sparse_plus sparse_sigmoid sparsemax threshold glu"
+    "linear tanh sigmoid relu hard_sigmoid hard_sigmoid_02 relu6 elu selu celu gelu silu softplus softsign softmax "
+    "log_softmax exponential leaky_relu mish hard_tanh hard_silu log_sigmoid hard_shrink soft_shrink tanh_shrink "
+    "squareplus sparse_plus sparse_sigmoid sparsemax threshold glu"
 ).split()
-"""Activations by the name Keras gives them; a spec knows no other."""
+"""Activations by the name that Keras 3 gives them, and one that it has no name for.
+
+``hard_sigmoid`` is x/6 + 0.5 between 0 and 1, as in Keras 3 and PyTorch; ``hard_sigmoid_02`` is 0.2x + 0.5 between 0
+and 1, which Keras 1 and 2, tf_keras, Theano and ONNX call ``hard_sigmoid``.
+"""
 
 NUMBERED = {"leaky_relu": 0.2, "elu": 1.0, "relu": math.inf}
 """Activation that may have a number, as in ``"elu(0.5)"`` → the one that it has without: the slope below zero, the

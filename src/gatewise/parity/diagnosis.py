@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.arrays.miswired import recurrent_ways, scaling
+from gatewise.arrays.miswired import recurrent_ways
 from gatewise.arrays.network import Way, plain, unstacked, walk
 from gatewise.arrays.readings import Pair, Reading
 from gatewise.core.between import Dropout, Input, Masking
@@ -494,8 +494,8 @@ _SLUGS = {
 
 def _option(name: str, layer: str, option: str, wanted: Any, there: Any) -> Difference:
     slug = _SLUGS.get(option, "option")
-    if str(wanted).startswith("hard_sigmoid") and str(there).startswith("hard_sigmoid"):
-        slug = "hard-sigmoid-version"
+    if option in ("activation", "recurrent_activation"):
+        slug = _activation_slug(option, wanted, there)
     undoing = f"{option} of {layer!r} is {wanted}, and not {there}"
     return Difference(layer, slug, undoing, lambda guess: guess.with_option(name, option, there))
 
@@ -523,8 +523,20 @@ def _masked(guess: Guess, mask: Layer) -> Guess:
 # ── ways to run a layer wrongly ─────────────────────────────────────────────────────────────────────────────────
 
 OTHER_ACTIVATIONS = (
-    "tanh relu linear sigmoid hard_sigmoid elu selu gelu silu softplus softsign leaky_relu relu6".split()
+    *("tanh", "relu", "linear", "sigmoid", "hard_sigmoid", "hard_sigmoid_02", "elu", "selu", "gelu", "silu"),
+    *("softplus", "softsign", "leaky_relu", "relu6"),
 )
+
+_FORMULAS = {"hard_sigmoid": "hard_sigmoid as x/6 + 0.5", "hard_sigmoid_02": "hard_sigmoid as 0.2x + 0.5"}
+"""Activation of two versions under one name in frameworks → its name and which version."""
+
+
+def _activation_slug(which: str, wanted: object, there: object) -> str:
+    """Return the mistake that gives one activation for another; the old hard_sigmoid once stood for all gates."""
+    versions = {str(wanted), str(there)}
+    if versions == set(_FORMULAS) or versions == {"sigmoid", "hard_sigmoid_02"}:
+        return "hard-sigmoid-version"
+    return _SLUGS[which]
 
 
 def _ways(guess: Guess) -> Iterator[Difference]:
@@ -569,18 +581,11 @@ def _ways_of(layer: Layer, weights: Parts) -> Iterator[tuple[str, str, Plant]]:
     if isinstance(spec, Recurrent):
         yield from ((mistake, words, way(run)) for mistake, words, run in recurrent_ways(spec))
     for which in ("activation", "recurrent_activation"):
-        usual = spec.options().get(which)
+        usual = str(spec.options().get(which, ""))
         for other in OTHER_ACTIVATIONS if usual else ():
             if other != usual:
-                words = f"{which} of {{layer}} is {usual}, and not {other}"
-                yield _SLUGS[which], words, option(**{which: other})
-    for old, scale in (("0.2x + 0.5", 1.2),):
-        which = "recurrent_activation" if isinstance(spec, Recurrent) else "activation"
-        usual = spec.options().get(which)
-        if usual in ("hard_sigmoid", "sigmoid") and weights:
-            now = "x/6 + 0.5" if usual == "hard_sigmoid" else usual
-            words = f"{which} of {{layer}} is {now}, and not hard_sigmoid as {old}"
-            yield "hard-sigmoid-version", words, way(scaling(which, scale))
+                words = f"{which} of {{layer}} is {_FORMULAS.get(usual, usual)}, and not {_FORMULAS.get(other, other)}"
+                yield _activation_slug(which, usual, other), words, option(**{which: other})
     if isinstance(spec, GRU):
         other = "before" if spec.reset == "after" else "after"
         yield "reset", f"{{layer}} resets {spec.reset} the recurrent product, and not {other} it", option(reset=other)
