@@ -19,6 +19,7 @@ from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.assembling import assemble as assemble
 from gatewise_keras.building import make, make_cell
+from gatewise_keras.checks import check_bare as check_bare
 from gatewise_keras.describing import alone, is_side_by_side
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives

@@ -153,7 +153,6 @@ class _Graph(Laying):
     """A Functional or Sequential model, read from its outputs back to its inputs."""
 
     def __init__(self, model: Any) -> None:
-        _check_own_code(model)
         masks = any(
             kind_of(layer) is Masking
             or getattr(layer, "mask_zero", False)
@@ -245,7 +244,8 @@ class _Graph(Laying):
             scope[use] = [self.operate(operation, operation._inbound_nodes[node].arguments.args, scope)]
             return str(scope[use][index])
         if is_ours(operation, "After"):
-            read = [self.visit(source, scope) for source in operation._inbound_nodes[node].arguments.args[0]]
+            [sources], _ = _by_name(operation, operation._inbound_nodes[node].arguments)
+            read = [self.visit(source, scope) for source in sources]
             scope[use] = read[:1]
             return read[0]
         if _is_attention(operation):
@@ -293,8 +293,8 @@ class _Graph(Laying):
         """Add an attention; a mask that it is given by hand goes on what it belongs to. Return all that it gives."""
         import keras
 
-        sources, *rest = arguments.args
-        told = dict(zip(CALLED, rest, strict=False)) | arguments.kwargs
+        read, told = _by_name(operation, arguments)
+        sources: list[Any] = read[0]
         self.leave_training(operation, told.get("training"))
         if not all(isinstance(each, keras.KerasTensor) and len(each.shape) == 3 for each in sources):
             shapes = [tuple(getattr(each, "shape", ())) for each in sources]
@@ -303,7 +303,7 @@ class _Graph(Laying):
         reads = [self.visit(source, scope) for source in sources]
         axes = {"distributed": len(self._axes)} if self._axes else {}
         automatic = [getattr(source, "_keras_mask", None) for source in sources]
-        masks = told.get("mask") if told.get("mask") is not None else automatic
+        masks: Any = told.get("mask") if told.get("mask") is not None else automatic
         for place, (mask, known) in enumerate(zip(masks[:2], automatic, strict=False)):
             if _is_same(mask, known):
                 continue
@@ -326,12 +326,8 @@ class _Graph(Laying):
 
     def _check_mask_of(self, operation: Any, tensor: Any, axes: int) -> None:
         """Refuse a mask of a softmax that is no mask of steps where it goes on to a layer that would follow it."""
-        import keras
-
         readers = [
-            node.operation
-            for node in executed(self._running)
-            if any(each is tensor for each in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+            node.operation for node in executed(self._running) if any(each is tensor for each in _flat_arguments(node))
         ]
         follow = [each.name for each in readers if getattr(each, "supports_masking", False) and not _is_dot(each)]
         if axes > 2 and follow:
@@ -439,13 +435,13 @@ class _Graph(Laying):
         """
         import keras
 
-        if not arguments.args:
-            return [], [], {}
         positional, told = _by_name(operation, arguments)
+        if not positional:
+            return [], [], {}
         there = {name: keras.tree.flatten(value) for name, value in told.items()}
         given = {name: told[name] for name, parts in there.items() if any(x is not None for x in parts)}
         mask, first = given.get("mask"), keras.tree.flatten(given.get("initial_state", []))
-        automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), arguments.args[0])
+        automatic = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), positional[0])
         sources: list[Any] = keras.tree.flatten(positional) + first
         recurrent = isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional)
         several = isinstance(operation, keras.Model) or _is_join(operation) or _is_dot(operation)
@@ -516,11 +512,9 @@ def executed(model: Any) -> list[Any]:
 
 def _is_read_elsewhere(model: Any, tensor: Any) -> bool:
     """Say whether several uses in a model read a tensor, or what it is the same as when the model runs."""
-    import keras
-
     nodes = executed(model)
     while True:
-        if sum(any(each is tensor for each in keras.tree.flatten(node.arguments.args)) for node in nodes) > 1:
+        if sum(any(each is tensor for each in _flat_arguments(node)) for node in nodes) > 1:
             return True
         operation, node, _ = tensor._keras_history
         if type(operation).__name__ not in (
@@ -531,7 +525,15 @@ def _is_read_elsewhere(model: Any, tensor: Any) -> bool:
             "ActivityRegularization",
         ):
             return False
-        tensor = keras.tree.flatten(operation._inbound_nodes[node].arguments.args)[0]
+        tensor = _flat_arguments(operation._inbound_nodes[node])[0]
+
+
+def _flat_arguments(node: Any) -> list[Any]:
+    """Return all that one use of a layer is given, by position and by name."""
+    import keras
+
+    flat: list[Any] = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    return flat
 
 
 def _is_mask(tensor: Any, rank: int) -> bool:
@@ -562,26 +564,21 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _by_name(operation: Any, arguments: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return what one use of a layer is called with by position, and by name: a mask, first states, a mode."""
-    names = list(inspect.signature(operation.call).parameters)
-    known = {"mask", "initial_state", "training"}
-    named = {name: value for name, value in zip(names, arguments.args, strict=False) if name in known}
-    positional = [
-        value for place, value in enumerate(arguments.args) if place >= len(names) or names[place] not in known
-    ]
-    return positional, named | arguments.kwargs
-
-
-def _check_own_code(model: Any) -> None:
-    """Refuse a model with a graph that runs code of its own around it."""
-    for name in ("call", "__call__"):
-        kind = next(kind for kind in type(model).__mro__ if name in vars(kind))
-        if kind.__module__.partition(".")[0] != "keras":
-            raise UnsupportedModelError(
-                f"Model {model.name!r} is a {type(model).__name__}, whose {name} is code of its own.",
-                "A port computes what the graph of a model says.",
-                "Write it as a Functional model, with layers and keras.ops in its graph.",
-            )
+    """Return what one use of a layer reads, however it was named, and what else it is told by name: a mask, a mode."""
+    bound = inspect.signature(operation.call).bind_partial(*arguments.args, **arguments.kwargs)
+    read: list[Any] = []
+    told: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            told |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            read += value
+        elif name in CALL_OPTIONS:
+            told[name] = value
+        else:
+            read.append(value)
+    return read, told
 
 
 def is_side_by_side(tensor: Any) -> bool:
@@ -605,8 +602,8 @@ def _is_join(layer: Any) -> bool:
     return known or is_ours(layer, "Product")
 
 
-CALLED = ("mask", "training", "return_attention_scores", "use_causal_mask")
-"""Arguments of a call of an attention behind what it reads."""
+CALL_OPTIONS = ("mask", "initial_state", "training", *TOLD.values())
+"""Arguments of a call of a layer that are not what it reads."""
 
 
 def _is_attention(layer: Any) -> bool:

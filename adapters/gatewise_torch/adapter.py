@@ -34,6 +34,7 @@ from gatewise.core.spec import (
     with_number,
 )
 from gatewise.errors import UnsupportedModelError
+from gatewise_torch.checks import check_bare as check_bare
 from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
 
 if TYPE_CHECKING:
@@ -475,45 +476,6 @@ def inventory(obj: Any) -> Inventory:
     from gatewise_torch import inventory as listing
 
     return listing.inventory(obj)
-
-
-def check_module(obj: object) -> None:
-    """Refuse what is torch's and no module, such as a tensor."""
-    from torch import nn
-
-    if not isinstance(obj, nn.Module):
-        raise UnsupportedModelError(
-            f"A {type(obj).__name__} is no module.", "A model or a layer is needed.", "Give the module that holds it."
-        )
-
-
-def check_bare(obj: Any) -> None:
-    """Refuse to port modules that compute something around their own code, or hold no numbers."""
-    check_module(obj)
-    from torch.nn.utils.parametrize import is_parametrized
-
-    for name, module in obj.named_modules():
-        where = f"A {type(module).__name__}" + (f" ({name})" if name else "")
-        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        if hooks:
-            said = getattr(hooks[0], "__name__", type(hooks[0]).__name__)
-            raise UnsupportedModelError(
-                f"{where} has a hook, {said}, which may change what it computes.",
-                "A port computes what the module's own code does.",
-                "Remove it: handle.remove(), or torch.nn.utils.remove_weight_norm, .prune.remove and the like.",
-            )
-        if is_parametrized(module):
-            raise UnsupportedModelError(
-                f"{where} computes its weights from others (torch.nn.utils.parametrize).",
-                "A port takes weights as they are.",
-                "Settle them first: torch.nn.utils.parametrize.remove_parametrizations(module, name).",
-            )
-    if any(tensor.is_meta for tensor in (*obj.parameters(), *obj.buffers())):
-        raise UnsupportedModelError(
-            f"A {type(obj).__name__} lies on the device 'meta', where tensors hold no numbers.",
-            "A port takes its weights along.",
-            "Load them first: to_empty(device='cpu'), then load_state_dict.",
-        )
 
 
 def remarks(obj: Any) -> list[str]:

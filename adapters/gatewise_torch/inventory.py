@@ -12,8 +12,9 @@ from torch.nn.utils import parametrize
 from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
 from gatewise.core.spec import RNN, BatchNorm, Conv1D, Conv2D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
-from gatewise_torch.adapter import KINDS, attention_spec, check_module, is_general, norm_spec, recurrent_spec
+from gatewise_torch.adapter import KINDS, attention_spec, is_general, norm_spec, recurrent_spec
 from gatewise_torch.attention import AdditiveAttention, Attention
+from gatewise_torch.checks import check_module
 from gatewise_torch.layouts import FRAMEWORK
 from gatewise_torch.normalisation import BatchNorm as Normalising
 

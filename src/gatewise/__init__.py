@@ -491,9 +491,9 @@ def describe(obj: Any, inputs: Any = None) -> Network:
     >>> describe(build(LSTM(features=3, units=5), "torch")).layers[-1].spec
     LSTM(features=3, units=5)
     """
-    from gatewise.parity.subject import side
+    from gatewise.live import describe
 
-    network = side(obj).network
+    network = describe(obj)
     if inputs is not None:
         from gatewise.parity.inputs import check_inputs
 

@@ -72,8 +72,7 @@ def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", 
         raise GatewiseError(
             f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.", "Give one of these by name."
         )
-    if hasattr(side, "check_bare"):
-        side.check_bare(obj)
+    side.check_bare(obj)
     network, form = side.describe(obj), side.form(obj)
     shapes(network)
     if inputs is not None:
@@ -98,6 +97,14 @@ def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", 
             target.freeze(made[layer.name], tensors)
             frozen[layer.name] = tensors
     return Port(name, to, network, result, plans, frozen, (*side.remarks(obj), *_remarks(plans, frozen)))
+
+
+def describe(obj: Any) -> Network:
+    """Return what a live object is, or the file of one; see ``gatewise.describe``."""
+    obj = load(obj) if isinstance(obj, str | Path) else obj
+    _, side = owner(obj)
+    side.check_bare(obj)
+    return side.describe(obj)
 
 
 def own_layouts(name: str, network: Network, form: str, natives: dict[str, Any] | None = None) -> dict[str, Layout]:
@@ -233,6 +240,7 @@ def save(obj: Any, path: str | Path) -> None:
         raise FileError(
             f"{path.name} has no suffix that is known here.", "Known: .safetensors, .keras.", "Choose one of these."
         )
+    side.check_bare(obj)
     network, natives, form = side.describe(obj), side.natives(obj), side.form(obj)
     # What a layer's own options make of its layout is not in the file: it goes there in the usual one.
     plans = plan_network(network, own_layouts(name, network, form, natives), name, form)

@@ -62,6 +62,9 @@ class Adapter(Protocol):
 class ModelAdapter(Adapter, Protocol):
     """What the adapters can do that know whole models, Keras's and torch's, beside single layers."""
 
+    def check_bare(self, obj: Any) -> None:
+        """Refuse an object whose behaviour is not that of its classes: a replaced method, a hook, an added layer."""
+
     def describe(self, obj: Any) -> Network:
         """Return what an object is, in neutral terms."""
 
