@@ -349,9 +349,16 @@ def equations(spec: Spec, notation: str = "blog", frameworks: Sequence[str] = ()
     >>> print(equations(RNN(features=3, units=2), "torch"))
     h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
     """
+    from gatewise import arguments
     from gatewise.core import teach
     from gatewise.registry import layout
 
+    arguments.spec_of(spec, Spec)
+    arguments.text_of(notation, "notation", "blog")
+    if isinstance(frameworks, str) or not hasattr(frameworks, "__iter__"):
+        frameworks = [arguments.framework_name(frameworks, "frameworks")]
+    for each in frameworks:
+        arguments.framework_name(each, "frameworks")
     homes = [each.home for each in teach.NOTATIONS.values() if each.home]
     home = teach.NOTATIONS[notation].home if notation in teach.NOTATIONS else ""
     named = dict.fromkeys([*([home] if home else []), *(frameworks or ([] if home else homes))])
@@ -367,9 +374,10 @@ def option(name: str) -> Option:
     >>> option("recurrent_dropout").name
     'recurrent_dropout'
     """
+    from gatewise import arguments
     from gatewise.core import teach
 
-    return teach.option(name)
+    return teach.option(arguments.text_of(name, "name", "return_sequences"))
 
 
 def vary(spec: Spec, sizes: str, *frameworks: str) -> Growth:
@@ -391,9 +399,14 @@ def vary(spec: Spec, sizes: str, *frameworks: str) -> Growth:
     """
     from functools import partial
 
+    from gatewise import arguments
     from gatewise.core import teach
     from gatewise.registry import layout
 
+    arguments.spec_of(spec, Spec)
+    arguments.text_of(sizes, "sizes", "units=32:512:32")
+    for name in frameworks:
+        arguments.framework_name(name)
     return teach.vary(spec, sizes, {name: partial(layout, name) for name in frameworks or ("keras", "torch")})
 
 
@@ -420,9 +433,12 @@ def solve(
     >>> solve(10_851, framework="keras")[0].layers
     (LSTM(features=3, units=50), Dense(features=50, units=1))
     """
-    from gatewise import registry
+    from gatewise import arguments, registry
     from gatewise.core import solve as solving
 
+    arguments.framework_name(framework)
+    if cell is not None:
+        arguments.text_of(cell, "cell", "LSTM")
     owner = framework.partition(":")[0]
     if framework not in {owner, *(layout.name for layout in registry.framework(owner).layouts)}:
         registry.layout(framework, LSTM(1, 1))  # Says which classes there are.
@@ -472,8 +488,12 @@ def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "k
     >>> type(layer).__name__, sum(parameter.numel() for parameter in layer.parameters())
     ('LSTM', 200)
     """
+    from gatewise import arguments
     from gatewise.live import build
 
+    arguments.spec_of(spec, Spec, Network)
+    arguments.framework_name(framework)
+    arguments.text_of(initial, "initial", "keras")
     return build(spec, framework, seed, initial)
 
 
@@ -547,8 +567,10 @@ def port_file(source: str | Path, target: str | Path, inputs: Any = None, *, sec
         FileError: A file cannot be read or written.
         UnsupportedModelError: A layer or option is not supported; it is named.
     """
+    from gatewise import arguments
     from gatewise.live import port_file
 
+    source, target = arguments.path_of(source, "source"), arguments.path_of(target, "target")
     return port_file(source, target, inputs, second_bias=second_bias)[1]
 
 
@@ -592,9 +614,10 @@ def save(obj: Any, path: str | Path) -> None:
     Raises:
         FileError: The suffix is unknown, or the file cannot be written; nothing is left half-written.
     """
+    from gatewise import arguments
     from gatewise.live import save
 
-    save(obj, path)
+    save(obj, arguments.path_of(path))
 
 
 def load(path: str | Path, to: str | None = None) -> Any:
@@ -607,9 +630,10 @@ def load(path: str | Path, to: str | None = None) -> Any:
     Raises:
         FileError: The file cannot be read, or holds no model.
     """
+    from gatewise import arguments
     from gatewise.live import load
 
-    return load(path, to)
+    return load(arguments.path_of(path), None if to is None else arguments.framework_name(to, "to"))
 
 
 def compare(path: str | Path) -> Comparison:
@@ -621,6 +645,7 @@ def compare(path: str | Path) -> Comparison:
     Raises:
         FileError: The file cannot be read, or a case of it not understood.
     """
+    from gatewise import arguments
     from gatewise.comparison import compare
 
-    return compare(path)
+    return compare(arguments.path_of(path))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gatewise import checkpoints
+from gatewise import arguments, checkpoints
 from gatewise.core.between import Input
 from gatewise.core.layout import CANONICAL, Layout
 from gatewise.core.network import Layer, Network
@@ -64,14 +64,10 @@ class Port(NamedTuple):
 def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Port:
     """Port a live object; see ``gatewise.port`` for the arguments. Returns the new object with what was done."""
     name, side = owner(obj)
-    if second_bias not in ("frozen", "trainable"):
-        raise GatewiseError(
-            f"second_bias={second_bias!r} is unknown.", "Known: 'frozen', 'trainable'.", "Use one of these."
-        )
-    if dtype is not None and dtype not in DTYPES:
-        raise GatewiseError(
-            f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.", "Give one of these by name."
-        )
+    arguments.framework_name(to, "to")
+    arguments.one_of(second_bias, ("frozen", "trainable"), "second_bias")
+    if dtype is not None:
+        arguments.one_of(dtype, DTYPES, "dtype")
     side.check_bare(obj)
     network, form = side.describe(obj), side.form(obj)
     shapes(network)

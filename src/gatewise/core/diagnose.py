@@ -832,10 +832,14 @@ def make_case(
             f"Give Dense(features={case.width}, units={head.units}).",
         )
     case = dataclasses.replace(case, head=head)
-    return dataclasses.replace(case, stale=_old(case, stale)) if stale else case
+    return dataclasses.replace(case, stale=_old(case, stale)) if stale is not None else case
 
 
 def _old(case: Case, stale: Mapping[str, int] | Spec) -> dict[str, int]:
+    if not isinstance(stale, Spec | Mapping):
+        raise SpecError(
+            f"stale={stale!r} are not sizes.", "Expected names and numbers, or a layer.", 'Give {"features": 3}, say.'
+        )
     given = numbers(stale) if isinstance(stale, Spec) else dict(stale)
     for name, value in given.items():
         if name not in case.values:
