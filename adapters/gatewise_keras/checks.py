@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gatewise.arrays.replaced import replaced_method
 from gatewise.errors import UnsupportedModelError
-from gatewise.replaced import replaced_method
 
 CODE = ("keras", "tensorflow", "jax", "torch", "gatewise_keras")
 """Where the code of a layer that can be read stands: Keras, its backends, and our own cells."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gatewise.arrays.replaced import replaced_method
 from gatewise.core.between import Constant, Input
 from gatewise.errors import UnsupportedModelError
-from gatewise.replaced import replaced_method
 
 CODE = ("torch", "gatewise_torch")
 """Where the code of a module that can be read stands."""
