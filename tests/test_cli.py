@@ -75,7 +75,7 @@ COMMANDS = {
     "map a stack": ["map", "torch", "keras", "-x", "3", "-u", "2", "--layers", "2", "--bidirectional"],
     "frameworks": ["frameworks"],
     "frameworks with layouts": ["frameworks", "--layouts"],
-    "compare": ["compare", "{cases}"],
+    "compare": ["table", "{cases}"],
 }
 
 
@@ -439,12 +439,15 @@ USAGE = {
     "unknown command": (["cuont", "keras"], ["No command is called 'cuont'", "Did you mean 'count'?"]),
     "unknown cell": (
         ["count", "keras", *LAYER, "--cell", "LSTN"],
-        ["'LSTN' is no kind of layer", "Did you mean 'lstm'?"],
+        ["'LSTN' is not a kind of layer", "Did you mean 'lstm'?"],
     ),
     "unknown reset": (["count", "keras", *LAYER, "--reset", "never"], ["never", "after"]),
     "no framework": (["count", *LAYER], ["FRAMEWORKS"]),
     "one framework": (["explain", "keras", *LAYER], ["SECOND"]),
-    "output without weights": (["map", "keras", "torch", *LAYER, "-o", "x.npz"], ["--output needs --weights"]),
+    "output without weights": (
+        ["map", "keras", "torch", *LAYER, "-o", "x.npz"],
+        ["--output of arrays needs --weights"],
+    ),
     "a number without an option": (["map", "keras", "torch", "3"], ["3"]),
 }
 
@@ -613,7 +616,7 @@ FILES = {
     "objects": (_objects, ["cannot be read"]),
     "a pickle": (_pickle, ["cannot be read"]),
     "a pickle inside": (_pickle_inside, ["cannot be read", "no array"]),
-    "unknown suffix": (_unknown_suffix, ["no suffix that is known", ".npz"]),
+    "unknown suffix": (_unknown_suffix, ["unsupported file type", ".npz"]),
     "a folder": (_folder, ["is a folder"]),
     "cut safetensors": (_bad_safetensors, ["cannot be read"]),
     "safetensors of absurd length": (_huge_safetensors, ["cannot be read"]),
@@ -675,8 +678,8 @@ OUTPUTS = {
     "a folder that is not there": ("nowhere/torch.npz", ["cannot be written", "Choose another place"]),
     "a folder that is a file": ("lstm.npz/torch.npz", ["cannot be written"]),
     "a name that is a folder": ("folder.npz", ["cannot be written"]),
-    "an unknown suffix": ("torch.bin", ["no suffix that is known", ".safetensors"]),
-    "no suffix": ("torch", ["no suffix that is known"]),
+    "an unknown suffix": ("torch.bin", ["unsupported file type .bin", ".safetensors", ".tex"]),
+    "no suffix": ("torch", ["unsupported file type", "add one of these"]),
     "the input": ("lstm.npz", ["is the file to read", "Write to another file"]),
     "the input by another name": ("link.npz", ["is the file to read"]),
 }
@@ -801,7 +804,8 @@ def test_bad_comparisons(text, words, tmp_path):
 
 def test_help_names_every_command():
     text = ok("--help")
-    for name, command in main.commands.items():
+    for name in main.list_commands(None):
+        command = main.get_command(None, name)
         assert name in text
         assert isinstance(command, click.Command)
         assert command.help

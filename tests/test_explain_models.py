@@ -652,5 +652,5 @@ def test_options_of_a_layer_do_not_belong_to_files(torch, tmp_path, option):
 def test_the_command_knows_every_way_of_counting():
     from gatewise.cli import main
 
-    [option] = [each for each in main.commands["explain"].params if each.name == "of"]
+    [option] = [each for each in main.get_command(None, "explain").params if each.name == "of"]
     assert list(option.type.choices) == list(VIEWS)

@@ -39,7 +39,7 @@ COMMANDS = [
     "diagnose 10801 torch -x 3 -u 50 --head 1 --timesteps 10",
     "diagnose 24 keras -x 1 -u 1 --stale features=3 --stale units=2",
     "solve 299681",
-    "solve 299681 --all --framework torch --cell RNN",
+    "solve 299681 torch --all --cell RNN",
     "solve 7 -u 9",
     *(f"explain --option {name}" for name in OPTIONS),
     *(

@@ -343,7 +343,7 @@ def test_bad_use(args):
 def test_explain_still_wants_two_frameworks():
     done = command("explain", "keras", "-x", 3, "-u", 50)
     assert done.exit_code == 2
-    assert "Name two frameworks" in done.stderr
+    assert "is one framework" in done.stderr
     assert command("explain", "keras", "torch", "-x", 3, "-u", 50).exit_code == 0
 
 

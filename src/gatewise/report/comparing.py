@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gatewise import count, mapping
 from gatewise.comparison import Comparison, Row
 from gatewise.report.reports import gate_table, mapping_table, tensor_table
-from gatewise.report.tables import Report, Table, join
+from gatewise.report.tables import Cell, Report, Table, join
 
 
 def comparing(comparison: Comparison) -> Report:
@@ -27,10 +29,9 @@ def _layers(row: Row) -> str:
     return " → ".join(str(layer.spec) for layer in row.network.layers)
 
 
-def _total(row: Row, framework: str) -> str:
-    parts = row.parts[framework]
-    total = f"{row.totals[framework]:,}"
-    return f"{' + '.join(f'{part:,}' for part in parts)} = {total}" if len(parts) > 1 else total
+def _total(row: Row, framework: str) -> Cell | int:
+    parts, total = row.parts[framework], row.totals[framework]
+    return Cell(total, f"{' + '.join(f'{part:,}' for part in parts)} = {total:,}") if len(parts) > 1 else total
 
 
 def _causes(row: Row) -> str:
@@ -52,4 +53,4 @@ def _details(row: Row, comparison: Comparison) -> list[Table]:
     if "mapping" in row.show:
         source, target = comparison.frameworks[:2]
         made += [mapping_table(mapping(layer.spec, source, target)) for layer in row.network.layers]
-    return [Table(f"{row.case}: {table.title or _layers(row)}", table.headers, table.rows) for table in made]
+    return [replace(table, title=f"{row.case}: {table.title or _layers(row)}") for table in made]

@@ -10,7 +10,7 @@ from gatewise.core.count import Count, gate_sentence, notes
 from gatewise.core.layout import TOPICS, WHOSE, Layout, gaps
 from gatewise.core.network import Network
 from gatewise.core.spec import GRU, LSTM, RNN, Recurrent, Spec
-from gatewise.report.tables import Report, Table, join
+from gatewise.report.tables import Cell, Report, Table, join
 
 if TYPE_CHECKING:
     from gatewise.core.explain import Explanation
@@ -27,9 +27,11 @@ def tensor_table(counts: Sequence[Count]) -> Table:
         for term in count.terms:
             letters = f"({', '.join(term.dimensions)}{',' if len(term.dimensions) == 1 else ''})"
             written = term.formula if term.formula == term.arithmetic else f"{term.formula} = {term.arithmetic}"
-            rows.append([count.framework, term.name, str(term.shape), letters, term.parameters, written])
+            rows.append([count.framework, term.name, term.shape, letters, term.parameters, written])
         rows.append([count.framework, "total", "", "", count.total, ""])
-    return Table("", ["framework", "tensor", "shape", "shape in letters", "parameters", "formula"], rows)
+    return Table(
+        "", ["framework", "tensor", "shape", "shape in letters", "parameters", "formula"], rows, ["shape in letters"]
+    )
 
 
 def gate_table(counts: Sequence[Count]) -> Table:
@@ -71,9 +73,9 @@ def cause_table(explanation: Explanation) -> Table:
         ]
         for cause in explanation.causes
     ]
-    rows.append(
-        ["difference", explanation.difference, f"{explanation.second.total:,} - {explanation.first.total:,}", ""]
-    )
+    totals = explanation.second.total, explanation.first.total
+    written = Cell("{} - {}".format(*totals), "{:,} - {:,}".format(*totals))
+    rows.append(["difference", explanation.difference, written, ""])
     return Table("", ["cause", "parameters", "formula", "effect"], rows)
 
 
@@ -125,7 +127,7 @@ def mapping_table(plan: Plan) -> Table:
                 row.rule,
             ]
         )
-    return Table("", headers, laid)
+    return Table("", headers, laid, spare=["transposed"])  # the rule says it, too
 
 
 def planning(plan: Plan) -> Report:
@@ -140,11 +142,11 @@ def verifying(parity: Parity) -> Report:
     rows = [
         [
             each.name,
-            str(each.shape),
-            f"{each.max_abs:.1e}",
-            f"{each.max_rel:.1e}",
-            str(each.where),
-            f"{each.tolerance:.1e}",
+            each.shape,
+            _float(each.max_abs),
+            _float(each.max_rel),
+            each.where,
+            _float(each.tolerance),
             each.passed,
         ]
         for each in parity.outputs
@@ -186,8 +188,13 @@ def verifying(parity: Parity) -> Report:
     )
 
 
+def _float(value: float, digits: str = ".1e") -> Cell:
+    """Return a float that people read rounded."""
+    return Cell(float(value), format(value, digits))
+
+
 def _tensor_table(title: str, largest: str, compared: Sequence[GradientParity]) -> Table:
-    rows = [[each.layer, each.tensor or "(input)", *map("{:.1e}".format, each[2:5]), each.passed] for each in compared]
+    rows = [[each.layer, each.tensor or "(input)", *map(_float, each[2:5]), each.passed] for each in compared]
     return Table(title, ["layer", "tensor", "max |Δ|", largest, "tolerance", "passed"], rows)
 
 
@@ -197,7 +204,9 @@ def _loss_table(training: TrainingParity) -> Table:
     rows: list[list[object]] = []
     for step in chosen:
         mine, yours = training.losses[step]
-        rows.append([step + 1, f"{mine:.6g}", f"{yours:.6g}", f"{abs(mine - yours) / max(abs(mine), 1e-30):.1e}"])
+        rows.append(
+            [step + 1, _float(mine, ".6g"), _float(yours, ".6g"), _float(abs(mine - yours) / max(abs(mine), 1e-30))]
+        )
     passed = "passed" if training.passed else "failed"
     title = f"Training {passed}: losses differ by {training.max_rel:.1e} at most, {training.tolerance:.0e} is allowed"
     return Table(title, ["step", "loss here", "loss there", "relative"], rows)
@@ -309,7 +318,9 @@ def listing(records: Sequence[FrameworkRecord], *, layouts: bool = False) -> Rep
             for record in records
             for layout in record.layouts
         ]
-        return Report([], [Table("", ["layout", "cell", "gates", "reset", "verified", "source"], rows)])
+        return Report(
+            [], [Table("", ["layout", "cell", "gates", "reset", "verified", "source"], rows, ["cell", "verified"])]
+        )
     brief = [
         [
             record.name,

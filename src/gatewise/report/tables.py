@@ -5,28 +5,42 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from gatewise.errors import SpecError, nearest
 from gatewise.report import latex
+from gatewise.report.columns import columns
 
 FORMATS = {"plain": "", "github": "pipe", "latex": "", "html": "html", "csv": "", "json": ""}
 """The formats by name, each with tabulate's name for it, where tabulate writes it."""
 
 WIDTH = 100
-"""Columns of a sentence in plain text; tables are as wide as they are."""
+"""Columns of a sentence in plain text."""
+
+
+class Cell(NamedTuple):
+    """A cell that people read in other words than programs: ``Cell(10_851, "10,800 + 51 = 10,851")``."""
+
+    value: Any
+    text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of facts; numbers are right-aligned and, for people, written with thousands separators."""
+    """A table of facts.
+
+    Numbers are right-aligned and, for people, written with thousands separators; a tuple is a shape. Where people read
+    other words than programs, the cell is a ``Cell``.
+    """
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    spare: Sequence[str] = ()
+    """Headers of columns that a terminal too narrow for the table may go without, the first first."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +52,13 @@ class Report:
     notes: Sequence[str] = ()
 
 
-def render(report: Report, format: str) -> str:
+def render(report: Report, format: str, *, width: int | None = None) -> str:
     """Write a report in a format.
+
+    Args:
+        report: What to write.
+        format: A key of ``FORMATS``.
+        width: Columns that plain text may take; None where tables may be as wide as they are.
 
     Raises:
         SpecError: No format has this name.
@@ -60,35 +79,47 @@ def render(report: Report, format: str) -> str:
         return json.dumps(_facts(report), indent=2, ensure_ascii=False)
     if format == "csv":
         return "\n".join(map(_csv, report.tables)).rstrip("\n")
-    blocks = [*(_paragraph(line, format) for line in report.opening)]
+    wide = min(width or WIDTH, WIDTH)
+    blocks = [*(_paragraph(line, format, wide) for line in report.opening)]
     for table in report.tables:
-        blocks += [_title(table.title, format)] if table.title else []
-        blocks.append(_table(table, format))
-    blocks += [_paragraph(line, format) for line in report.notes]
+        blocks += [_title(table.title, format, wide)] if table.title else []
+        blocks.append(_table(table, format, width))
+    blocks += [_paragraph(line, format, wide) for line in report.notes]
     return "\n\n".join(blocks)
 
 
 def _facts(report: Report) -> dict[str, Any]:
     tables = [
-        {"title": table.title, "rows": [dict(zip(table.headers, row, strict=True)) for row in table.rows]}
+        {
+            "title": table.title,
+            "rows": [dict(zip(table.headers, map(_datum, row), strict=True)) for row in table.rows],
+        }
         for table in report.tables
     ]
     return {"opening": list(report.opening), "tables": tables, "notes": list(report.notes)}
+
+
+def _datum(cell: object) -> object:
+    """Return what a program reads in a cell; JSON has no number that is NaN or infinite."""
+    value = cell.value if isinstance(cell, Cell) else cell
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.headers)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+    for row in table.rows:
+        values = [cell.value if isinstance(cell, Cell) else cell for cell in row]
+        writer.writerow("" if value is None else value for value in values)
     return out.getvalue()
 
 
-def _table(table: Table, format: str) -> str:
+def _table(table: Table, format: str, width: int | None) -> str:
     cells = [[_cell(cell) for cell in row] for row in table.rows]
     right = [_is_numeric([row[column] for row in table.rows]) for column in range(len(table.headers))]
     if format == "plain":
-        return _columns([list(table.headers), *cells], right)
+        return columns([list(table.headers), *cells], right, width, table.spare)
     if format == "latex":
         return latex.table(table.headers, cells, right)
     from tabulate import tabulate
@@ -104,36 +135,18 @@ def _table(table: Table, format: str) -> str:
     return str(text)
 
 
-def _columns(rows: list[list[str]], right: list[bool]) -> str:
-    """Write a header and rows in columns.
-
-    This is tabulate's "simple" format; importing tabulate takes as long as all the rest of a count, and a terminal is
-    where people wait for it.
-    """
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    lines = []
-    for row in rows:
-        spaces = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = zip(row, spaces, right, strict=True)
-        lines.append("  ".join(space + cell if flush else cell + space for cell, space, flush in cells))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _width(text: str) -> int:
-    """Return how many columns a text takes; a combining sign takes none."""
-    return len(text) if text.isascii() else sum(not unicodedata.combining(sign) for sign in text)
-
-
 def _is_numeric(column: list[object]) -> bool:
     return any(map(_is_number, column)) and all(_is_number(cell) or cell in ("", None) for cell in column)
 
 
 def _is_number(cell: object) -> bool:
+    cell = cell.value if isinstance(cell, Cell) else cell
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
 def _cell(cell: object) -> str:
+    if isinstance(cell, Cell):
+        return cell.text
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, str):
@@ -141,11 +154,11 @@ def _cell(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell)
 
 
-def _title(text: str, format: str) -> str:
-    return latex.title(text) if format == "latex" else _paragraph(text, format)
+def _title(text: str, format: str, wide: int) -> str:
+    return latex.title(text) if format == "latex" else _paragraph(text, format, wide)
 
 
-def _paragraph(text: str, format: str) -> str:
+def _paragraph(text: str, format: str, wide: int) -> str:
     if format == "html":
         import html
 
@@ -155,7 +168,7 @@ def _paragraph(text: str, format: str) -> str:
     if format == "plain":
         import textwrap
 
-        return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+        return textwrap.fill(text, wide, break_long_words=False, break_on_hyphens=False)
     return text
 
 
@@ -166,7 +179,7 @@ def joined(*reports: Report) -> Report:
     for number, report in enumerate(reports):
         first, *rest = report.tables
         title = " ".join(report.opening) if number else first.title
-        tables += [Table(title, first.headers, first.rows), *rest]
+        tables += [replace(first, title=title), *rest]
         notes += report.notes
     return Report(reports[0].opening, tables, notes)
 

@@ -40,7 +40,8 @@ def diagnosing(found: Diagnoses, spec: Spec | None = None, *, data: bool = False
     if not found:
         opening.append(f"No mistake on the list gives {found.claimed:,}.")
     title = f"What gives {found.claimed:,}, the likeliest first" if found else "The nearest"
-    table = Table(title, ["rank", "mistake", "formula", "numbers", "gives", "same formula", *["in words"] * data], rows)
+    headers = ["rank", "mistake", "formula", "numbers", "gives", "same formula", *["in words"] * data]
+    table = Table(title, headers, rows, spare=["same formula"])  # the sentences below name them
     said = []
     for place, each in enumerate(named, 1):
         said.append(f"{place}. {each.mistake}: {each.text}")
@@ -52,18 +53,21 @@ def solving(found: Solutions, *, most: int | None = SHOWN) -> Report:
     """Lay out the layers that have a number of parameters; ``most`` None shows all."""
     shown = found if most is None else found[:most]
     rows = [
-        [each.rank, " → ".join(map(str, each.layers)), each.layout.name, f"{each.arithmetic} = {each.total:,}"]
-        for each in shown
+        [each.rank, " → ".join(map(str, each.layers)), each.layout.name, each.arithmetic, each.total] for each in shown
     ]
     number = {0: "No way", 1: "One way"}.get(len(found), f"{len(found):,} ways")
     opening = [f"{number} to have {found.wanted:,} parameters."]
     if len(shown) < len(found):
         opening[0] += f" The {len(shown)} likeliest:"
-    tables = [Table("", ["rank", "layers", "stored as", "parameters"], rows)] if rows else []
+    tables = (
+        [Table("", ["rank", "layers", "stored as", "arithmetic", "parameters"], rows, ["parameters", "stored as"])]
+        if rows
+        else []
+    )
     return Report(opening, tables, join([found.searched]))
 
 
-def teaching(equations: Equations, format: str) -> str:
+def teaching(equations: Equations, format: str, *, width: int | None = None) -> str:
     """Write equations, their symbols and notes in a format."""
     columns = list(dict.fromkeys(layout for symbol in equations.symbols for layout in symbol.places))
     columns = [name for name in columns if any(symbol.places.get(name) for symbol in equations.symbols)]
@@ -79,7 +83,7 @@ def teaching(equations: Equations, format: str) -> str:
             code(symbol.symbol),
             *([symbol.latex] if data else []),
             symbol.words,
-            str(symbol.shape),
+            symbol.shape,
             f"({', '.join(symbol.letters)}{',' if len(symbol.letters) == 1 else ''})",
             *(code(symbol.places.get(name, "")) for name in columns),
         ]
@@ -92,7 +96,7 @@ def teaching(equations: Equations, format: str) -> str:
         Table("Symbols", ["symbol", *latex, "what it is", "shape", "shape in letters", *columns], symbols),
     ]
     if format != "latex":
-        return render(Report(opening, tables, equations.notes), format)
+        return render(Report(opening, tables, equations.notes), format, width=width)
     signs = [[Raw(f"${symbol.latex}$"), *row[1:]] for symbol, row in zip(equations.symbols, symbols, strict=True)]
     notes = [re.sub(r"^\*(?= multiplies)", "⊙", note) for note in equations.notes]  # In print, * is a circled dot.
     rest = Report([], [Table(tables[1].title, tables[1].headers, signs)], notes)
