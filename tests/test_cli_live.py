@@ -365,7 +365,7 @@ def test_other_bad_use(source, tmp_path):
         (("verify", source, arrays), ("no model",)),
         (("verify", source, tmp_path / "other.keras"), ("is not there",)),
         (("build", "torch", tmp_path / "m.keras", "-x", "3", "-u", "5"), ("m.keras",)),
-        (("build", "torch", tmp_path / "m.pickle", "-x", "3", "-u", "5"), ("suffix",)),
+        (("build", "torch", tmp_path / "m.pickle", "-x", "3", "-u", "5"), ("unsupported file type .pickle",)),
         (("build", "tortch", tmp_path / "m.safetensors", "-x", "3", "-u", "5"), ("Did you mean 'torch'",)),
         (("build", "chainer", tmp_path / "m.safetensors", "-x", "3", "-u", "5"), ("Chainer",)),
         (("build", "torch", tmp_path / "m.safetensors", "-x", "0", "-u", "5"), ("features=0",)),
