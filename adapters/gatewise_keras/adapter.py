@@ -86,11 +86,11 @@ def read(obj: Any) -> dict[str, np.ndarray]:
         for variable in holder.weights:
             merged = getattr(holder, "lora_enabled", False) and variable.name in ("kernel", "embeddings")
             if not variable.name.startswith("lora_"):
-                found[prefix + variable.name] = _array(getattr(holder, variable.name) if merged else variable)
+                found[prefix + variable.name] = as_array(getattr(holder, variable.name) if merged else variable)
     return found
 
 
-def _array(tensor: Any) -> np.ndarray:
+def as_array(tensor: Any) -> np.ndarray:
     """Return an array that shares nothing; of half precision, which NumPy has only one of, as float32."""
     import keras
 
@@ -101,7 +101,7 @@ def _array(tensor: Any) -> np.ndarray:
 def write(obj: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Change the weights of a native, and return it."""
     own = {name: variable for name, variable in variables(obj).items() if "lora_" not in name}
-    apart = {name: _array(own[name]) - array for name, array in read(obj).items() if _has_lora(obj)}
+    apart = {name: as_array(own[name]) - array for name, array in read(obj).items() if _has_lora(obj)}
     given = fitting(arrays, {name: tuple(variable.shape) for name, variable in own.items()}, type(obj).__name__)
     for name, array in given.items():
         own[name].assign(array + apart.get(name, 0))
@@ -187,7 +187,7 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
         inputs: One array for each input, batch first.
         states: Initial states of a bare recurrent layer, (batch, size) each.
     """
-    return [_array(each) for each in outputs(obj, inputs, states)]
+    return [as_array(each) for each in outputs(obj, inputs, states)]
 
 
 def outputs(

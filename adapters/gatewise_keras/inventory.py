@@ -33,12 +33,9 @@ def inventory(obj: Any) -> Inventory:
     items: list[Item] = []
     seen: set[int] = set()
     for layer, shared in _leaves(obj):
-        items += _items(layer, seen, shared=shared)
+        items += _rest(layer, seen) if is_composite(layer) else _items(layer, seen, shared=shared)
         seen.update(id(variable) for variable in layer.variables)
-    rest = [_tensor(variable) for variable in obj.weights if id(variable) not in seen]
-    rest += _seeds(obj, seen)
-    if rest:
-        items.append(Item(obj.name, type(obj).__name__, tuple(rest)))
+    items += _rest(obj, seen)
     optimizer = getattr(obj, "optimizer", None)
     extras = (
         tuple(Tensor(variable.path, tuple(variable.shape), Role.OPTIMIZER) for variable in optimizer.variables)
@@ -46,6 +43,22 @@ def inventory(obj: Any) -> Inventory:
         else ()
     )
     return Inventory("keras", "keras", tuple(items), PARAMETERS, SAVED, extras)
+
+
+def _rest(obj: Any, seen: set[int]) -> list[Item]:
+    """Return what an object holds beside its layers, as one item."""
+    names = {id(variable): name for name, variable in named(obj).items()}
+    rest = [_tensor(variable, names[id(variable)]) for variable in obj.weights if id(variable) not in seen]
+    rest += _seeds(obj, seen)
+    return [Item(obj.name, type(obj).__name__, tuple(rest), native=obj)] if rest else []
+
+
+def is_composite(layer: Any) -> bool:
+    """Say whether a layer is one of a user's own that is made of layers."""
+    import keras
+
+    own = type(layer).__module__.partition(".")[0] not in ("keras", "gatewise_keras")
+    return own and not isinstance(layer, keras.Model | keras.layers.RNN | keras.layers.Wrapper) and bool(layer._layers)
 
 
 def saved_extras(path: str) -> tuple[Tensor, ...]:
@@ -77,6 +90,8 @@ def _leaves(obj: Any) -> Iterator[tuple[Any, bool]]:
     import keras
 
     if not isinstance(obj, keras.Model):
+        for layer in obj._layers if is_composite(obj) else ():
+            yield from _leaves(layer)
         yield obj, False
         return
     nodes = [node for level in getattr(obj, "_nodes_by_depth", {}).values() for node in level]
@@ -107,9 +122,9 @@ def _items(layer: Any, seen: set[int], *, shared: bool) -> Iterator[Item]:
         known = [(layer.name, layer, None)]
     seeds = _seeds(layer, seen)
     for name, native, described in known:
-        named = _named(native)
-        spec = described or _recognised(native, named)
-        tensors = [_tensor(each, key, shared or id(each) in seen) for key, each in named.items()]
+        held = named(native)
+        spec = described or _recognised(native, held)
+        tensors = [_tensor(each, key, shared or id(each) in seen) for key, each in held.items()]
         tensors += seeds
         seeds = []
         if tensors:
@@ -127,15 +142,19 @@ def _seeds(layer: Any, seen: set[int]) -> list[Tensor]:
     return [Tensor(variable.path, tuple(variable.shape), Role.SEED) for variable in found]
 
 
-def _named(native: Any) -> dict[str, Any]:
+def named(native: Any) -> dict[str, Any]:
     """Return the weights of a native by the names of its layout; where those are not all of them, by their paths."""
     weights = native.weights
-    named: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     with contextlib.suppress(AttributeError, UnsupportedModelError):
-        named = variables(native)
-    if {id(each) for each in named.values()} == {id(each) for each in weights}:
-        return named
-    return {variable.path: variable for variable in weights}
+        held = variables(native)
+    if {id(each) for each in held.values()} == {id(each) for each in weights}:
+        return held
+    made: dict[str, Any] = {}
+    for variable in weights:  # Several may have one path.
+        again = sum(name.partition("#")[0] == variable.path for name in made)
+        made[f"{variable.path}#{again + 1}" if again else variable.path] = variable
+    return made
 
 
 def _recognised(native: Any, named: Mapping[str, Any]) -> Spec | None:

@@ -52,6 +52,7 @@ from gatewise.errors import (
     LayoutError,
     ShapeError,
     SpecError,
+    TransferError,
     UnknownFrameworkError,
     UnsupportedCellError,
     UnsupportedModelError,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from gatewise.core.teach import Equations, Growth, Option
     from gatewise.parity.result import Parity
     from gatewise.registry import FrameworkRecord
+    from gatewise.transfers.result import Transfer
 
 __version__ = "0.1.0"
 
@@ -130,6 +132,8 @@ __all__ = [
     "Solutions",
     "Spec",
     "SpecError",
+    "Transfer",
+    "TransferError",
     "UnknownFrameworkError",
     "UnsupportedCellError",
     "UnsupportedModelError",
@@ -152,6 +156,7 @@ __all__ = [
     "port_file",
     "save",
     "solve",
+    "transfer",
     "vary",
     "verify",
 ]
@@ -172,6 +177,7 @@ _HOMES = {
     "Plan": "core.plan",
     "Solution": "core.solve",
     "Solutions": "core.solve",
+    "Transfer": "transfers.result",
     "Verdict": "core.plan",
 }
 
@@ -606,6 +612,57 @@ def verify(
     from gatewise.parity.verify import verify
 
     return verify(a, b, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
+
+
+def transfer(
+    source: Any,
+    target: Any,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    inputs: Any = None,
+    second_bias: str = "frozen",
+    dtype: str | None = None,
+    allow_missing: bool = False,
+) -> Transfer:
+    """Fill the weights of a model that exists from another's, and prove it by the outputs of both.
+
+    Layers are paired by kind and sizes, names, and the order of definition and of use; what that leaves open is settled
+    by running both. Weights go through the layouts of both sides: gates in order, kernels transposed, biases merged.
+
+    Args:
+        source: A live model of Keras or torch, of any class; a file of one; or a state dict, live or in a file.
+        target: The model to fill: a live one of any class. It is tried on a copy, and then filled whole.
+        pairs: Source layer → target layer, where you know; it overrides, whole or in part.
+        inputs: What both are called with: a tuple is positional, a dict is by keyword. Drawn where a model says what
+            it takes.
+        second_bias: Where the target has a bias that the source lacks, it is zero, and ``"frozen"`` or ``"trainable"``.
+        dtype: Type to change the target's floats to, such as ``"float64"``; as they are unless given.
+        allow_missing: Go on where layers of either side have no partner.
+
+    Returns:
+        What was done: ``target``, ``pairs``, ``parity`` and ``remarks``; printed it is a table.
+
+    Raises:
+        TransferError: Layers do not pair, more than one pairing is possible, or the outputs differ; the target is as
+            it was.
+
+    >>> import torch
+    >>> layer = build(LSTM(features=3, units=5), "keras")
+    >>> done = transfer(layer, torch.nn.LSTM(3, 5, batch_first=True))
+    >>> [(pair.source, pair.target, pair.verdict) for pair in done.pairs], done.parity.verdict
+    ([('lstm', 'lstm', 'exact')], 'passed')
+    """
+    from gatewise.transfers.transfer import transfer
+
+    return transfer(
+        source,
+        target,
+        pairs=pairs,
+        inputs=inputs,
+        second_bias=second_bias,
+        dtype=dtype,
+        allow_missing=allow_missing,
+    )
 
 
 def save(obj: Any, path: str | Path) -> None:

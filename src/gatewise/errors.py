@@ -11,6 +11,7 @@
     ├── WeightsError            arrays that do not fit a layout: a name is missing or unknown
     │   └── ShapeError          … or a shape is another one
     ├── ImpossiblePlanError     the two layers are different functions
+    ├── TransferError           two models whose layers do not pair, or whose outputs differ once they have
     └── FileError               a file that cannot be read or written
 
 A message has three parts: what was met, where it was expected, what to do. The first is the head, the
@@ -104,6 +105,16 @@ class ShapeError(WeightsError):
 
 class ImpossiblePlanError(GatewiseError):
     """No weights make the two layers compute the same, or these weights do not."""
+
+
+class TransferError(GatewiseError):
+    """Two models between which weights cannot be carried, or which then compute other outputs.
+
+    Attributes:
+        result: What was tried, with its pairs and its comparison, where it came so far; a ``Transfer``.
+    """
+
+    result: Any = None
 
 
 class FileError(GatewiseError):

@@ -34,7 +34,7 @@ def explained(first: Any, second: Any, view: str = "parameters") -> Explanation:
         known = ", ".join(f"{name!r} ({meaning})" for name, meaning in VIEWS.items())
         raise SpecError(f"of={view!r} is unknown.", f"Known: {known}.", f"{nearest(str(view), VIEWS)}Use one of these.")
     held = inventory(first), inventory(second)
-    return explain_inventories(_settled(*held), _settled(*reversed(held)), view)
+    return explain_inventories(settled_inventory(*held), settled_inventory(*reversed(held)), view)
 
 
 def inventory(obj: Any) -> Inventory:
@@ -109,7 +109,7 @@ def _is_absent(name: str, shapes: Mapping[str, Any]) -> bool:
     return name not in shapes and _role(name) is Role.STATISTIC
 
 
-def _settled(held: Inventory, other: Inventory) -> Inventory:
+def settled_inventory(held: Inventory, other: Inventory) -> Inventory:
     """Return an inventory in which each matrix of a file is the table that the other side has, if it may be one.
 
     In torch's files a dense layer without a bias and a table of embeddings look the same.
@@ -143,15 +143,23 @@ def _matrix(item: Item) -> tuple[int, int] | None:
 
 def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Inventory:
     """Return what a file of arrays holds, by the framework whose names explain most of it."""
-    found: dict[str, list[Item]] = {}
+    return inventory_of_arrays(arrays, label)[0]
+
+
+def inventory_of_arrays(
+    arrays: Mapping[str, np.ndarray], label: str
+) -> tuple[Inventory, tuple[dict[str, np.ndarray], ...]]:
+    """Return what some arrays are, by the framework whose names explain most of it, and the arrays of each item."""
+    found: dict[str, list[tuple[Item, dict[str, np.ndarray]]]] = {}
     for name in dict.fromkeys(("keras", "torch", *names())):
         found[name] = list(_recognised(name, arrays))
-        if all(item.spec is not None for item in found[name]):
+        if all(item.spec is not None for item, _ in found[name]):
             break
-    best = max(found, key=lambda name: _explained(found[name]))
+    best = max(found, key=lambda name: _explained([item for item, _ in found[name]]))
     parameters = frozenset({Role.WEIGHT} if _keeps_buffers(best) else {Role.WEIGHT, Role.STATISTIC})
     saved = frozenset({Role.WEIGHT, Role.STATISTIC, Role.COUNTER, Role.BUFFER})
-    return Inventory(best, label, tuple(found[best]), parameters, saved)
+    items = tuple(item for item, _ in found[best])
+    return Inventory(best, label, items, parameters, saved), tuple(held for _, held in found[best])
 
 
 def _keeps_buffers(name: str) -> bool:
@@ -163,8 +171,10 @@ def _explained(items: list[Item]) -> int:
     return sum(tensor.size for item in items if item.spec is not None for tensor in item.tensors)
 
 
-def _recognised(name: str, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Iterator[Item]:
-    """Yield the layers among some arrays: all of them as one layer, else what stands below each prefix."""
+def _recognised(
+    name: str, arrays: Mapping[str, np.ndarray], prefix: str = ""
+) -> Iterator[tuple[Item, dict[str, np.ndarray]]]:
+    """Yield the layers among some arrays, with these: all as one layer, else what stands below each prefix."""
     counters = {key: array for key, array in arrays.items() if key.endswith(COUNTER)}
     rest = {key: array for key, array in arrays.items() if key not in counters}
     label = prefix.strip("./") or name
@@ -184,7 +194,7 @@ def _recognised(name: str, arrays: Mapping[str, np.ndarray], prefix: str = "") -
             continue
         tensors = [Tensor(key, shape, _role(key)) for key, shape in shapes.items()]
         tensors += [Tensor(key, tuple(array.shape), Role.COUNTER) for key, array in counters.items()]
-        yield Item(label, layout.name.partition(":")[2], tuple(tensors), spec, layout)
+        yield Item(label, layout.name.partition(":")[2], tuple(tensors), spec, layout), {**local, **counters}
         return
     groups: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
@@ -197,7 +207,8 @@ def _recognised(name: str, arrays: Mapping[str, np.ndarray], prefix: str = "") -
             for key, array in group.items():
                 whole = array.dtype.kind in "iub" and _keeps_buffers(name)  # torch trains no whole numbers
                 role = Role.BUFFER if whole and _role(key) is Role.WEIGHT else _role(key)
-                yield Item(key, TENSOR, (Tensor(key[len(prefix) :], tuple(array.shape), role),))
+                bare = key[len(prefix) :]
+                yield Item(key, TENSOR, (Tensor(bare, tuple(array.shape), role),)), {bare: array}
 
 
 DIRECTION = re.compile(r"(forward|backward)_[^/]+/(?:[^/]+/)*")

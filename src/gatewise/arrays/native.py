@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,14 @@ MERGES: dict[str, Callable[[Any, Any], Any]] = {
 
 BOTH_DIRECTIONS: dict[str, Collection[Any]] = {"merge": ("concat", *MERGES), "go_backwards": (False,)}
 """What a pair of directions can be built with; ``go_backwards`` would exchange the two."""
+
+
+class Call(NamedTuple):
+    """One call of one layer of a model, as it was seen: the layer's number, and the arrays in and out."""
+
+    number: int
+    inputs: list[np.ndarray]
+    outputs: list[np.ndarray]
 
 
 @dataclass(frozen=True)

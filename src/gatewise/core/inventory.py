@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from gatewise.core.count import (
 from gatewise.core.explain import VIEWS, WORDS, Cause, Explanation, Tally, Wording, cause_name, layout_causes
 from gatewise.core.infer import infer
 from gatewise.core.layout import CANONICAL, Key, Layout, gaps, store, summed_gates
+from gatewise.core.matching import Node, side_by_side
 from gatewise.core.spec import Recurrent, Spec
 from gatewise.errors import GatewiseError
 
@@ -235,11 +236,11 @@ class _Unit(NamedTuple):
     blocks: dict[Key, _Block]
 
     @property
-    def sizes(self) -> object:
+    def sizes(self) -> Hashable:
         """What two units have in common if one can be the other's port."""
         if self.spec is None:
-            return sorted(block.size for block in self.blocks.values())
-        return self.spec.cell, store(CANONICAL[self.spec.cell], self.spec).shapes
+            return tuple(sorted(block.size for block in self.blocks.values()))
+        return self.spec.cell, tuple(store(CANONICAL[self.spec.cell], self.spec).shapes.items())
 
 
 class _Side(NamedTuple):
@@ -319,10 +320,8 @@ def _units(inventory: Inventory) -> list[_Unit]:
 # ── side by side ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _distance(mine: _Unit, yours: _Unit, *, alike: bool) -> float:
-    """Return how unlike two units are, which may be alike in their sizes; 2 is the price of leaving out both."""
-    if alike:
-        return 0.0 if mine.name == yours.name else 0.1
+def _distance(mine: _Unit, yours: _Unit) -> float:
+    """Return how unlike two units are whose sizes differ; 2 is the price of leaving out both."""
     if mine.spec is None or yours.spec is None:
         return 1.5 if mine.kind.lower() == yours.kind.lower() else math.inf
     if mine.spec.cell == yours.spec.cell:
@@ -333,60 +332,8 @@ def _distance(mine: _Unit, yours: _Unit, *, alike: bool) -> float:
     return 1.5 if both else math.inf
 
 
-def _aligned(ours: Sequence[_Unit], theirs: Sequence[_Unit]) -> list[tuple[_Unit | None, _Unit | None]]:
-    """Lay two lists of layers side by side, in order, so that they differ least; the shorter has gaps."""
-    rows, columns = len(ours) + 1, len(theirs) + 1
-    kinds: list[object] = []
-    numbered = [[_number(unit.sizes, kinds) for unit in units] for units in (ours, theirs)]
-
-    def distance(row: int, column: int) -> float:
-        alike = numbered[0][row] == numbered[1][column]
-        return _distance(ours[row], theirs[column], alike=alike)
-
-    price = [[0.0] * columns for _ in range(rows)]
-    for row in range(rows):
-        for column in range(columns):
-            choices = [price[row - 1][column] + 1.0] if row else []
-            choices += [price[row][column - 1] + 1.0] if column else []
-            if row and column:
-                choices.append(price[row - 1][column - 1] + distance(row - 1, column - 1))
-            price[row][column] = min(choices, default=0.0)
-    pairs: list[tuple[_Unit | None, _Unit | None]] = []
-    row, column = len(ours), len(theirs)
-    while row or column:
-        here = price[row][column]
-        if row and column and here == price[row - 1][column - 1] + distance(row - 1, column - 1):
-            row, column = row - 1, column - 1
-            pairs.append((ours[row], theirs[column]))
-        elif row and here == price[row - 1][column] + 1.0:
-            row -= 1
-            pairs.append((ours[row], None))
-        else:
-            column -= 1
-            pairs.append((None, theirs[column]))
-    return _crossed(pairs[::-1])
-
-
-def _number(sizes: object, kinds: list[object]) -> int:
-    """Return the place of some sizes among those met so far, to which they are added."""
-    if sizes not in kinds:
-        kinds.append(sizes)
-    return kinds.index(sizes)
-
-
-def _crossed(pairs: list[tuple[_Unit | None, _Unit | None]]) -> list[tuple[_Unit | None, _Unit | None]]:
-    """Pair what was left over on both sides and is alike: a module may list its layers in another order."""
-    found = list(pairs)
-    spare = [(yours, yours.sizes) for mine, yours in pairs if mine is None and yours is not None]
-    for mine in [mine for mine, yours in pairs if mine is not None and yours is None]:
-        own = mine.sizes
-        for number, (yours, sizes) in enumerate(spare):
-            if own == sizes:
-                del spare[number]
-                found[found.index((mine, None))] = (mine, yours)
-                found.remove((None, yours))
-                break
-    return found
+def _node(unit: _Unit) -> Node:
+    return Node(unit.name, unit.sizes)
 
 
 # ── causes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -421,7 +368,7 @@ def explain_inventories(first: Inventory, second: Inventory, view: str = "parame
     here, there = _Side(first, view), _Side(second, view)
     causes = [
         replace(cause, layer=next(unit.name for unit in pair if unit is not None))
-        for pair in _aligned(_units(first), _units(second))
+        for pair in side_by_side(_units(first), _units(second), _node, _distance)
         for cause in _pair_causes(*pair, here, there)
     ]
     causes += _loose_causes(here, there)

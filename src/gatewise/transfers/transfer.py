@@ -1,0 +1,554 @@
+"""The verb: carry the weights of one model to another that exists, prove it, and leave nothing half done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gatewise import checkpoints
+from gatewise.core.inventory import Role
+from gatewise.core.layout import store
+from gatewise.errors import GatewiseError, SpecError, TransferError, nearest
+from gatewise.explaining import inventory as inventory_of
+from gatewise.explaining import inventory_of_arrays, settled_inventory
+from gatewise.live import DTYPES, METADATA, load
+from gatewise.parity.result import OutputParity, Parity
+from gatewise.registry import owner
+from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, filled, verdict
+from gatewise.transfers.reach import tensors
+from gatewise.transfers.result import Carried, Transfer
+from gatewise.transfers.search import GIVEN, Rehearsal, order_of_use, paired, rivals, settled, untold
+from gatewise.transfers.sides import Side, Unit, units
+from gatewise.transfers.trials import Compared, Feed, Manner, called, drawn, gap, given, guessed, manners, side_by_side
+
+TOLERANCE = 1e-5
+"""How far outputs may be apart, relative to the largest (at least 1), where rounding explains no more."""
+
+NOISE = 20
+"""How many times the rounding of the target itself they may be apart."""
+
+
+def transfer(
+    source: Any,
+    target: Any,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    inputs: Any = None,
+    second_bias: str = "frozen",
+    dtype: str | None = None,
+    allow_missing: bool = False,
+) -> Transfer:
+    """Fill a model's weights from another's; see ``gatewise.transfer``."""
+    _check(pairs, second_bias, dtype)
+    feed = given(inputs) if inputs is not None else None
+    ours, theirs = side_of(source, feed), side_of(target, feed)
+    if theirs.reach is None:
+        raise SpecError(
+            "The target is a file of arrays and no model.", "There is no layer to fill.", "Give the model itself."
+        )
+    ours, theirs = (
+        replace(one, inventory=settled_inventory(one.inventory, other.inventory))
+        for one, other in ((ours, theirs), (theirs, ours))
+    )
+    return _Transfer(ours, theirs, pairs or {}, feed, second_bias, dtype, allow_missing).run()
+
+
+def _check(pairs: object, second_bias: object, dtype: object) -> None:
+    if second_bias not in ("frozen", "trainable"):
+        raise SpecError(
+            f"second_bias={second_bias!r} is unknown.", "Known: 'frozen', 'trainable'.", "Use one of these."
+        )
+    if dtype is not None and dtype not in DTYPES:
+        raise SpecError(f"dtype={dtype!r} is unknown.", f"Known: {', '.join(DTYPES)}.", "Give one of these by name.")
+    if pairs is not None and not (
+        isinstance(pairs, Mapping) and all(isinstance(each, str) for pair in pairs.items() for each in pair)
+    ):
+        raise SpecError(
+            "pairs= is no dict of names.",
+            "It says which layer of the source fills which of the target.",
+            'Give pairs={"encoder.lstm": "rnn"}.',
+        )
+
+
+def side_of(obj: Any, feed: Feed | None) -> Side:
+    """Return one model of a transfer: a live one, a file, or a dict of arrays."""
+    label = Path(obj).name if isinstance(obj, str | Path) else ""
+    if isinstance(obj, str | Path):
+        path = Path(obj)
+        if path.suffix in checkpoints.CONTAINERS and METADATA not in checkpoints.metadata(path):
+            return _of_arrays(checkpoints.load(path), path.name)
+        obj = load(path)
+    if isinstance(obj, Mapping):
+        arrays = {str(name): _array(str(name), value) for name, value in obj.items()}
+        return _of_arrays(arrays, "a dict of arrays")
+    name, _ = owner(obj)
+    reach = tensors(name)
+    try:
+        held = inventory_of(obj)
+    except GatewiseError as error:
+        # A model is built when it is called for the first time.
+        if feed is None or "no weights yet" not in error.met:
+            raise
+        _first_call(reach, obj, feed, error)
+        held = inventory_of(obj)
+    return Side(name, label or f"the {name} model", held, obj, reach, names=reach.names_of(obj, held.items))
+
+
+def _first_call(reach: Any, obj: Any, feed: Feed, error: GatewiseError) -> None:
+    try:
+        reach.observe(obj, feed.args, feed.kwargs, {})
+    except Exception as reason:  # A model raises whatever its own code raises.
+        raise type(error)(error.met, f"The given inputs do not build it: {_line(reason)}", error.hint) from reason
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise SpecError(
+            f"{name!r} holds {array.dtype}, not numbers.", "A dict of arrays by name.", "Give a state dict."
+        )
+    return array
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Side:
+    held, by_item = inventory_of_arrays(arrays, label)
+    return Side(held.framework, label, held, arrays=by_item)
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of what another framework says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+
+
+class _Transfer:
+    """One transfer, step by step."""
+
+    def __init__(
+        self,
+        source: Side,
+        target: Side,
+        wanted: Mapping[str, str],
+        feed: Feed | None,
+        second_bias: str,
+        dtype: str | None,
+        allow_missing: bool,
+    ) -> None:
+        self.source, self.target, self.wanted, self.feed = source, target, wanted, feed
+        self.second_bias, self.dtype, self.allow_missing = second_bias, dtype, allow_missing
+        self.ours, self.theirs = units(source, repeats=True), units(target, repeats=False)
+        self.remarks: list[str] = []
+        self.why_not = ""
+
+    def run(self) -> Transfer:
+        """Pair, try, prove and fill."""
+        given_pairs, ours, theirs = self.given()
+        pairs, left, right = paired(self.source, self.target, ours, theirs)
+        pairs = [*given_pairs, *pairs]
+        self.check_left(left, right)
+        for pair in pairs:
+            check_possible(pair)
+        filled(self.source, self.target, pairs if not rivals(pairs) else [])
+        reach, obj = self.target.reach, self.target.obj
+        assert reach is not None
+        copy = reach.rehearsal(obj)
+        kept = reach.snapshot(obj) if copy is obj else None
+        done = False
+        try:
+            if self.dtype is not None:
+                copy = reach.cast(copy, self.dtype)
+            pairs, compared = self.settle(copy, pairs)
+            made = filled(self.source, self.target, pairs)
+            if copy is not obj and self.dtype is not None:
+                reach.cast(obj, self.dtype)
+            if copy is not obj or compared is None:
+                self.write(made)
+            done = True
+        finally:
+            if not done and kept is not None:
+                reach.restore(obj, kept)
+        return self.finish(pairs, made, compared, left, right)
+
+    # ── pairs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def given(self) -> tuple[list[Pairing], list[Unit], list[Unit]]:
+        """Return the pairs that the user gave, and the units that are left to be paired."""
+        pairs: list[Pairing] = []
+        ours, theirs = list(self.ours), list(self.theirs)
+        for one, other in self.wanted.items():
+            mine, yours = _named(ours, self.ours, one, "source"), _named(theirs, self.theirs, other, "target")
+            if len(mine) != len(yours):
+                raise TransferError(
+                    f"pairs={{{one!r}: {other!r}}}: {one!r} is {len(mine)} and {other!r} is {len(yours)}.",
+                    f"{_listed(mine)} → {_listed(yours)}.",
+                    "Pair them one by one, by these names.",
+                )
+            for here, there in zip(mine, yours, strict=True):
+                if here.sizes != there.sizes:
+                    raise TransferError(
+                        f"{here.name!r} does not fit {there.name!r}.",
+                        f"{_what(here)} → {_what(there)}.",
+                        "Pair layers of one kind and size.",
+                    )
+                pairs.append(Pairing(here, there, GIVEN, True))
+                ours.remove(here)
+                theirs.remove(there)
+        return pairs, ours, theirs
+
+    def check_left(self, left: Sequence[Unit], right: Sequence[Unit]) -> None:
+        """Raise ``TransferError`` where a layer has no partner, unless that was allowed."""
+        left, right = self.needed(self.source, left), self.needed(self.target, right)
+        if not (left or right) or self.allow_missing:
+            return
+        lines = []
+        if left:
+            lines.append(f"Only in the source: {'; '.join(f'{unit.name} {_what(unit)}' for unit in left)}.")
+        if right:
+            lines.append(f"Only in the target: {'; '.join(f'{unit.name} {_what(unit)}' for unit in right)}.")
+        for mine in left:
+            near = [yours for yours in right if mine.spec is not None and _kin(mine, yours)]
+            if near:
+                lines.append(f"{mine.name!r} and {near[0].name!r} differ: {_options(mine, near[0])}.")
+        names = [unit.name for unit in (*left, *right)]
+        raise TransferError(
+            f"The layers do not fit: {_joined(names)} {'has' if len(names) == 1 else 'have'} no partner.",
+            "\n".join(lines),
+            "Give the target the source's sizes, name partners with pairs={…}, or leave these out with "
+            "allow_missing=True.",
+        )
+
+    @staticmethod
+    def needed(side: Side, left: Iterable[Unit]) -> list[Unit]:
+        """Return what of some units a transfer may not leave out: weights and statistics, but no buffers."""
+        found = []
+        for unit in left:
+            roles = {each.name: each.role for each in side.item(unit).tensors}
+            names = [name for name, _ in unit.tensors] or list(roles)
+            if not all(roles[name] is Role.BUFFER for name in names):
+                found.append(unit)
+        return found
+
+    # ── trying ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self, copy: Any, pairs: list[Pairing]) -> tuple[list[Pairing], list[Compared] | None]:
+        """Return the pairs that the outputs confirm; without outputs, those that need no confirmation."""
+        tried, ways = self.rehearsal(copy)
+        if tried is None:
+            weak = [[pairs[place] for place in group] for group in rivals(pairs)]
+            weak = [group for group in weak if not all(pair.sure for pair in group)]
+            if weak:
+                raise self.undecided(weak, self.why_not)
+            return pairs, None
+        again = self.by_use(tried, ways, pairs)
+        chosen, manner, away = settled(tried, again, ways, TOLERANCE)
+        tolerance, why = TOLERANCE, f"{TOLERANCE:.0e}"
+        if TOLERANCE < away < 1e-2:
+            noise = self.noise(tried, chosen, manner)
+            if noise * NOISE > TOLERANCE:
+                tolerance, why = noise * NOISE, f"{NOISE} times the rounding of the target, {noise:.1e}"
+        outputs, _ = tried.run(chosen, manner)
+        parity = self.parity(tried, outputs, tolerance, why)
+        flat = [each for one in outputs for each in one]
+        if not away <= tolerance:
+            raise self.differ(chosen, parity, away)
+        unsure = untold(tried, chosen, manner, tolerance)
+        if unsure:
+            raise self.undecided(
+                [[chosen[place] for place in group] for group in unsure],
+                "The outputs do not depend on them, so that running both does not tell.",
+            )
+        if manner.words:
+            self.remarks.append(f"The target was called {manner.words}.")
+        arranged = {each.arranged for each in flat if each.arranged}
+        if arranged:
+            self.remarks.append(f"Outputs of the target were compared with {' and '.join(sorted(arranged))}.")
+        self.found = parity
+        return chosen, flat
+
+    found: Parity | None = None
+
+    def rehearsal(self, copy: Any) -> tuple[Rehearsal | None, list[Manner]]:
+        """Return the target's copy with what the source gave, and the ways in which the target can be called."""
+        if self.source.reach is None:
+            self.why_not = f"{self.source.label} holds arrays and no model, so that the two cannot be compared."
+            return None, []
+        there = side_of(copy, None) if copy is not self.target.obj else self.target
+        there = replace(
+            self.target, obj=copy, inventory=replace(self.target.inventory, items=_same(there, self.target))
+        )
+        random = np.random.default_rng(0)
+        if self.feed is not None:
+            choices = [[self.feed]]
+        else:
+            known = drawn(self.source, self.target, random) or drawn(self.target, self.source, random)
+            choices = [known] if known else [[feed] for feed in guessed(self.source, random)]
+        problem = ""
+        for feeds in choices:
+            tried, problem = self.source_run(there, feeds)
+            if tried is None:
+                continue
+            ways, problem = self.callable_ways(tried)
+            if ways:
+                return tried, ways
+        if self.feed is not None:
+            raise TransferError(
+                f"The two cannot be run on the given inputs: {problem}",
+                f"Fed: {self.feed.text}.",
+                "Give inputs that both take: a tuple is positional, a dict is by keyword.",
+            )
+        self.why_not = f"No inputs are known on which both run{': ' + problem if problem else ''}."
+        return None, []
+
+    def source_run(self, there: Side, feeds: list[Feed]) -> tuple[Rehearsal | None, str]:
+        problem = ""
+        for manner in manners(self.source, feeds[0]):
+            try:
+                return Rehearsal(self.source, there, feeds, manner), ""
+            except Exception as error:  # A model raises whatever its own code raises.
+                problem = problem or f"the source says {_line(error)}"
+        return None, problem
+
+    def callable_ways(self, tried: Rehearsal) -> tuple[list[Manner], str]:
+        """Return the ways to call the target in which its outputs can be compared."""
+        ways, problem = [], ""
+        for manner in manners(self.target, tried.feeds[0]):
+            try:
+                compared, _ = tried.run(None, manner)
+            except Exception as error:  # A model raises whatever its own code raises.
+                problem = problem or f"the target says {_line(error)}"
+                continue
+            if all(compared):
+                ways.append(manner)
+            else:
+                problem = problem or "their outputs have other shapes"
+        return ways, problem
+
+    def by_use(self, tried: Rehearsal, ways: Sequence[Manner], pairs: list[Pairing]) -> list[Pairing]:
+        """Return the pairs anew, with the order in which both models use their layers."""
+        if not rivals(pairs):
+            return pairs
+        _, calls = tried.run(None, ways[0], watch=True, number=0)
+        fixed = [pair for pair in pairs if pair.how == GIVEN]
+        ours = [unit for unit in self.ours if unit not in [pair.source for pair in fixed]]
+        theirs = [unit for unit in self.theirs if unit not in [pair.target for pair in fixed]]
+        again, _, _ = paired(self.source, self.target, ours, theirs, (order_of_use(tried.calls), order_of_use(calls)))
+        return [*fixed, *again]
+
+    def noise(self, tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner) -> float:
+        """Return how far the filled copy is from itself in float64."""
+        tried.fill(pairs)
+        reach = self.target.reach
+        assert reach is not None
+        doubled = reach.double(tried.target.obj)
+        if doubled is None:
+            return 0.0
+        worst = 0.0
+        for feed in tried.feeds:
+            single, _ = called(tried.target, tried.target.obj, feed, manner, {})
+            exact, _ = called(tried.target, doubled, feed, manner, {})
+            worst = max(worst, gap(side_by_side(exact, single)))
+        return worst
+
+    def parity(self, tried: Rehearsal, outputs: Sequence[Sequence[Compared]], tolerance: float, why: str) -> Parity:
+        """Return the comparison of the outputs."""
+        rows = []
+        for number, first in enumerate(outputs[0]):
+            every = [one[number] for one in outputs if number < len(one)]
+            worst = max(every, key=lambda each: each.gap)
+            apart = np.abs(np.asarray(worst.ours, np.float64) - worst.theirs)
+            where = np.unravel_index(int(np.nanargmax(apart)), apart.shape) if apart.size else ()
+            most = float(np.nanmax(apart)) if apart.size else 0.0
+            here = abs(float(np.asarray(worst.ours)[where])) if apart.size else 0.0
+            allowed = tolerance * max(1.0, float(np.nanmax(np.abs(worst.ours)))) if apart.size else tolerance
+            rows.append(
+                OutputParity(
+                    f"output {number}",
+                    tuple(first.ours.shape),
+                    most,
+                    most / max(here, 1e-30),
+                    tuple(map(int, where)),
+                    allowed,
+                    worst.gap <= tolerance,
+                )
+            )
+        passed = all(row.passed for row in rows)
+        fed = tuple(feed.text for feed in tried.feeds)
+        kind = str(np.result_type(*(each.ours for one in outputs for each in one)))
+        return Parity("passed" if passed else "failed", tuple(rows), tolerance, why, kind, 0, fed, (), ())
+
+    # ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def undecided(self, weak: Sequence[Sequence[Pairing]], why: str) -> TransferError:
+        """Return the error for twins that nothing tells apart."""
+        lines = [
+            f"{_joined([pair.source.name for pair in group])} → {_joined([pair.target.name for pair in group])}"
+            for group in weak
+        ]
+        example = {pair.source.name: pair.target.name for group in weak for pair in group}
+        return TransferError(
+            "Layers of equal shape may be paired in more than one way.",
+            "\n".join([*lines, *([why] if why else [])]),
+            f"Give inputs=… to settle it by running both, or say it: pairs={example!r}",
+        )
+
+    def differ(self, pairs: list[Pairing], parity: Parity, away: float) -> TransferError:
+        """Return the error for outputs that differ."""
+        error = TransferError(
+            f"The outputs differ by {away:.1e} of the largest once the weights are carried over.",
+            "Every layer has a partner, so that something else than the weights differs.",
+            "Nothing was changed.",
+        )
+        error.result = Transfer(None, self.carried(pairs), parity, tuple(self.remarks))
+        return error
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def write(self, made: Filled) -> None:
+        """Write everything into the target itself; on an error it is as before."""
+        reach, obj = self.target.reach, self.target.obj
+        assert reach is not None
+        items = self.target.inventory.items
+        before = {number: reach.read(items[number].native, list(arrays)) for number, arrays in made.arrays.items()}
+        before = {number: {name: np.array(each) for name, each in arrays.items()} for number, arrays in before.items()}
+        done = False
+        try:
+            for number, arrays in made.arrays.items():
+                reach.write(items[number].native, arrays)
+            done = True
+        finally:
+            if not done:
+                for number, arrays in before.items():
+                    reach.write(items[number].native, arrays)
+        del obj
+
+    def finish(
+        self, pairs: list[Pairing], made: Filled, compared: object, left: Sequence[Unit], right: Sequence[Unit]
+    ) -> Transfer:
+        """Freeze second biases and return the result."""
+        reach = self.target.reach
+        assert reach is not None
+        items = self.target.inventory.items
+        if made.second:
+            names = [f"{items[number].name}.{name}" for number, each in made.second.items() for name in sorted(each)]
+            if self.second_bias == "frozen":
+                for number, each in made.second.items():
+                    reach.freeze(items[number].native, sorted(each))
+                self.remarks.append(
+                    f"{_joined(names)}: zero and frozen, so that training goes on as in the source; "
+                    "second_bias='trainable' frees it."
+                )
+            else:
+                self.remarks.append(f"{_joined(names)}: zero and trainable.")
+        self.remarks += made.notes
+        self.remarks += self.casts(made)
+        if compared is None:
+            self.remarks.append(f"Not proved: {self.why_not} Give inputs=… to compare the outputs.")
+        return Transfer(
+            self.target.obj,
+            self.carried(pairs),
+            self.found,
+            tuple(dict.fromkeys(self.remarks)),
+            tuple(unit.name for unit in self.needed(self.source, left)),
+            tuple(unit.name for unit in right),
+        )
+
+    def casts(self, made: Filled) -> list[str]:
+        """Return what is to be said of types that change."""
+        reach, items = self.target.reach, self.target.inventory.items
+        assert reach is not None
+        kinds: dict[tuple[str, str], int] = {}
+        for number, arrays in made.arrays.items():
+            for name, array in arrays.items():
+                kind = reach.dtype(items[number].native, name)
+                if kind != array.dtype.name:
+                    kinds[array.dtype.name, kind] = kinds.get((array.dtype.name, kind), 0) + 1
+        return [
+            f"{count} tensor{'s' * (count != 1)} cast from {one} to {other}." for (one, other), count in kinds.items()
+        ]
+
+    def carried(self, pairs: Iterable[Pairing]) -> tuple[Carried, ...]:
+        """Return the table of what went where, in the order of the target."""
+        rows = []
+        for pair in sorted(pairs, key=lambda each: (each.target.item, each.target.place)):
+            item = self.target.item(pair.target)
+            if pair.target.spec is not None and item.spec is not None and item.layout is not None:
+                slots = store(item.layout, item.spec).slots
+                there = {
+                    slot.tensor: None for key, slot in slots.items() if (key.layer, key.direction) == pair.target.place
+                }
+                names = tuple(there)
+            else:
+                names = tuple(name for _, (name, _) in couple(pair.source, pair.target))
+            rows.append(Carried(pair.source.name, pair.target.name, names, verdict(pair), pair.how))
+        return tuple(rows)
+
+
+def _same(there: Side, target: Side) -> tuple[Any, ...]:
+    """Return the items of a copy's inventory with what is known of the target's."""
+    return tuple(
+        own._replace(native=other.native)
+        for own, other in zip(target.inventory.items, there.inventory.items, strict=True)
+    )
+
+
+def _named(left: Sequence[Unit], every: Sequence[Unit], name: str, which: str) -> list[Unit]:
+    """Return the units that a user means by a name."""
+
+    def means(unit: Unit) -> bool:
+        return any(
+            own == name
+            or (
+                (own.startswith(name) and own[len(name)] in "[")
+                or re.fullmatch(re.escape(name) + r"(\[\d+\])?\.(forward|backward)", own) is not None
+            )
+            for own in (unit.name, *unit.aliases)
+        )
+
+    found = [unit for unit in left if means(unit)]
+    if not found:
+        known = list(dict.fromkeys(unit.name for unit in every))
+        taken = any(map(means, every))
+        raise TransferError(
+            f"pairs=: {name!r} is {'named twice' if taken else f'no layer of the {which}'}.",
+            f"Layers with weights: {', '.join(known)}.",
+            nearest(name, known) + "Use one of these names.",
+        )
+    return found
+
+
+def _what(unit: Unit) -> str:
+    if unit.spec is not None:
+        return f"({unit.spec})"
+    return f"({unit.kind}: {', '.join(f'{name} {shape}' for name, shape in unit.tensors)})"
+
+
+def _kin(mine: Unit, yours: Unit) -> bool:
+    return mine.spec is not None and yours.spec is not None and mine.spec.cell == yours.spec.cell
+
+
+def _options(mine: Unit, yours: Unit) -> str:
+    assert mine.spec is not None
+    assert yours.spec is not None
+    ours, theirs = mine.spec.options(), yours.spec.options()
+    return ", ".join(
+        f"{name} {ours[name]} here, {theirs[name]} there"
+        for name in ours
+        if name in theirs and ours[name] != theirs[name] and name not in ("epsilon", "momentum")
+    )
+
+
+def _listed(units: Sequence[Unit]) -> str:
+    return ", ".join(unit.name for unit in units)
+
+
+def _joined(names: Sequence[str]) -> str:
+    quoted = [repr(name) for name in dict.fromkeys(names)]
+    return " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))

@@ -1,0 +1,275 @@
+"""What both models of a transfer are fed, how each is called, and how far their outputs are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatewise.core.spec import Embedding
+from gatewise.errors import TransferError
+from gatewise.transfers.sides import Side
+
+BATCH, STEPS = 3, 7
+"""Sizes of what is drawn where a model leaves them open; unlike each other, so that an axis taken for another shows."""
+
+MOST_TOKENS = 1000
+
+
+class Feed(NamedTuple):
+    """Arguments of one call.
+
+    Attributes:
+        args: By position.
+        kwargs: By keyword.
+        text: What it is, for people.
+        lengths: How long each sequence is without its padding, where there is any.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    text: str
+    lengths: np.ndarray | None = None
+
+
+class Manner(NamedTuple):
+    """A way to call the target with what the source is called with.
+
+    Attributes:
+        words: What is done, for people; empty where nothing is.
+        axes: ``""``, ``"time first"`` or ``"channels first"``.
+        lengths: ``""``, ``"argument"`` or ``"packed"``: how it is told the lengths of sequences.
+    """
+
+    words: str = ""
+    axes: str = ""
+    lengths: str = ""
+
+
+class Compared(NamedTuple):
+    """One output of both models.
+
+    Attributes:
+        first: Its place among the source's outputs.
+        second: Its place among the target's.
+        arranged: What was done with the target's axes, for people; empty where nothing was.
+        ours: The source's array.
+        theirs: The target's, in the order of the source's axes.
+    """
+
+    first: int
+    second: int
+    arranged: str
+    ours: np.ndarray
+    theirs: np.ndarray
+
+    @property
+    def gap(self) -> float:
+        """The largest difference, relative to the largest output (at least 1); infinite where only one is finite."""
+        return distance(self.ours, self.theirs)
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference of two arrays, relative to the largest number of the first (at least 1).
+
+    >>> distance(np.array([1.0, 4.0]), np.array([1.0, 3.0]))
+    0.25
+    """
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    finite = np.isfinite(ours)
+    if (finite != np.isfinite(theirs)).any():
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    return float(np.abs(ours - theirs)[finite].max() / max(1.0, np.abs(ours[finite]).max()))
+
+
+# ── what is fed ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def given(inputs: Any) -> Feed:
+    """Return what a user gave: a tuple is positional, a dict is by keyword, anything else is the one argument."""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    if isinstance(inputs, Mapping):
+        kwargs = {str(name): _plain(value) for name, value in inputs.items()}
+    elif isinstance(inputs, tuple) or _of_arrays(inputs):
+        args = tuple(map(_plain, inputs))
+    else:
+        args = (_plain(inputs),)
+    shapes = [str(tuple(each.shape)) for each in (*args, *kwargs.values()) if hasattr(each, "shape")]
+    return Feed(args, kwargs, f"the given inputs, {', '.join(shapes) or 'as they are'}")
+
+
+def _of_arrays(inputs: Any) -> bool:
+    return isinstance(inputs, list) and bool(inputs) and all(hasattr(each, "shape") for each in inputs)
+
+
+def _plain(value: Any) -> Any:
+    """Return an array of plain numbers where something is one."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, list) or (hasattr(value, "__array__") and not isinstance(value, np.ndarray)):
+        array = np.asarray(value)
+        return array if array.dtype.kind in "fiub" else value
+    return value
+
+
+def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
+    """Return inputs for what a model says of its own inputs; empty where it says nothing."""
+    known = side.reach.shapes_of_inputs(side.obj) if side.reach is not None else None
+    if not known:
+        return []
+    tables = [item.spec for each in (side, other) for item in each.inventory.items if isinstance(item.spec, Embedding)]
+    tokens = min((spec.tokens for spec in tables), default=2)
+    made = []
+    for number in range(2):
+        arrays: list[np.ndarray] = []
+        for shape, kind in known:
+            sizes = [
+                BATCH if axis == 0 else STEPS + number if size is None else size for axis, size in enumerate(shape)
+            ]
+            whole = kind.startswith(("int", "uint")) or (not kind and bool(tables) and len(sizes) == 2)
+            if kind == "float32" and tables and len(known) == 1 and len(sizes) == 2:
+                whole = _reads_tokens(side)
+            if kind == "bool":
+                arrays.append(random.random(sizes) < 0.7)
+            elif whole:
+                arrays.append(random.integers(1 if tokens > 2 else 0, min(tokens, MOST_TOKENS * 1000), sizes))
+            else:
+                arrays.append(random.normal(size=sizes).astype(np.float32))
+        text = f"random inputs, {', '.join(str(array.shape) for array in arrays)}"
+        made.append(Feed(tuple(arrays), {}, text))
+    return made
+
+
+def _reads_tokens(side: Side) -> bool:
+    """Say whether the first layer with weights is a table, whatever type the model's inputs are said to have."""
+    return isinstance(side.inventory.items[0].spec, Embedding)
+
+
+def guessed(side: Side, random: np.random.Generator) -> Iterator[Feed]:
+    """Yield inputs that a module which says nothing of its inputs may take, the likeliest first."""
+    specs = [item.spec for item in side.inventory.items if item.spec is not None]
+    tables = [spec for spec in specs if isinstance(spec, Embedding)]
+    if tables:
+        least = min(spec.tokens for spec in tables)
+        array = random.integers(1 if least > 1 else 0, least, (BATCH, STEPS))
+        yield Feed((array,), {}, f"random tokens, {array.shape}")
+        return
+    for spec in dict.fromkeys(specs):
+        width = spec.options().get("features")
+        if not width:
+            continue
+        for shape in ((BATCH, STEPS, width), (BATCH, width), (BATCH, width, 11), (BATCH, width, 16, 16)):
+            yield Feed((random.normal(size=shape).astype(np.float32),), {}, f"random inputs, {shape}")
+
+
+# ── how the target is called ────────────────────────────────────────────────────────────────────────────────────
+
+
+def manners(side: Side, feed: Feed) -> list[Manner]:
+    """Return the ways in which a model may take what the other one takes, the plainest first."""
+    made = [Manner()]
+    assert side.reach is not None
+    names = side.reach.parameters_of(side.obj)
+    needed = [name for name, need in names if need]
+    count = len(feed.args) + len(feed.kwargs)
+    lengths = [name for name in needed[count:] if "len" in name.lower()]
+    if len(needed) == count + 1 and lengths:
+        words = f"with the lengths of its sequences as {lengths[0]!r}"
+        turned = f"{words}, axes 0 and 1 of its inputs swapped (batch and time)"
+        made = [Manner(words, "", "argument"), Manner(turned, "time first", "argument")]
+    arrays = [each for each in (*feed.args, *feed.kwargs.values()) if isinstance(each, np.ndarray)]
+    if made == [Manner()]:
+        if any(array.ndim >= 2 for array in arrays):
+            made.append(Manner("with axes 0 and 1 of its inputs swapped (batch and time)", "time first"))
+        if any(array.ndim >= 3 and array.dtype.kind == "f" for array in arrays):
+            made.append(Manner("with channels first", "channels first"))
+            made.append(Manner("with channels last", "channels last"))
+            made.append(Manner("with packed sequences", "", "packed"))
+    return made
+
+
+def called(
+    side: Side, obj: Any, feed: Feed, manner: Manner, natives: Mapping[int, Any]
+) -> tuple[list[np.ndarray], list[Any]]:
+    """Call a model in one way; return its outputs and the calls of its layers."""
+    assert side.reach is not None
+    args = [_turned(each, manner.axes) for each in feed.args]
+    kwargs = {name: _turned(each, manner.axes) for name, each in feed.kwargs.items()}
+    if kwargs and not args:
+        known = [name for name, _ in side.reach.parameters_of(obj)]
+        inputs = side.reach.shapes_of_inputs(obj)
+        if inputs is None and not set(kwargs) <= set(known):
+            args, kwargs = list(kwargs.values()), {}
+    lengths = None
+    if manner.lengths:
+        first = next((each for each in (*feed.args, *feed.kwargs.values()) if isinstance(each, np.ndarray)), None)
+        lengths = feed.lengths if feed.lengths is not None else _full(first)
+        if manner.lengths == "argument":
+            args.append(lengths)
+            lengths = None
+    return side.reach.observe(obj, args, kwargs, natives, lengths)
+
+
+def _full(array: np.ndarray | None) -> np.ndarray:
+    if array is None or array.ndim < 2:
+        raise TransferError("Its sequences have no lengths.", "No input has a time axis.", "Give inputs=.")
+    return np.full(array.shape[0], array.shape[1], np.int64)
+
+
+def _turned(value: Any, axes: str) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if axes == "time first" and value.ndim >= 2:
+        return np.ascontiguousarray(value.swapaxes(0, 1))
+    if axes == "channels first" and value.ndim >= 3 and value.dtype.kind == "f":
+        return np.ascontiguousarray(np.moveaxis(value, -1, 1))
+    if axes == "channels last" and value.ndim >= 3 and value.dtype.kind == "f":
+        return np.ascontiguousarray(np.moveaxis(value, 1, -1))
+    return value
+
+
+# ── outputs side by side ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def arrangements(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield an array in the ways in which it may have a shape: as it is, with axes exchanged, without axes of one."""
+    if array.shape == shape:
+        yield "", array
+    if array.ndim >= 2:
+        for words, turned in (
+            ("axes 0 and 1 swapped", array.swapaxes(0, 1)),
+            ("channels last", np.moveaxis(array, 1, -1)),
+            ("channels first", np.moveaxis(array, -1, 1)),
+        ):
+            if turned.shape == shape and turned.strides != array.strides:
+                yield words, turned
+    bare = tuple(size for size in shape if size != 1)
+    if array.shape != shape and tuple(size for size in array.shape if size != 1) == bare:
+        yield "axes of length 1 left out or added", array.reshape(shape)
+
+
+def side_by_side(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[Compared]:
+    """Pair the outputs of two models: those in one place where their shapes allow it, else what comes nearest."""
+    made: list[Compared] = []
+    left = list(range(len(theirs)))
+    for place, mine in enumerate(ours):
+        # Not the nearest: outputs that stand crosswise would make a crosswise pairing of twins agree.
+        for number in [place] if len(ours) == len(theirs) else left:
+            found = [
+                Compared(place, number, words, mine, turned)
+                for words, turned in arrangements(theirs[number], mine.shape)
+            ]
+            if found:
+                made.append(min(found, key=lambda each: each.gap))
+                left.remove(number)
+                break
+    return made
+
+
+def gap(compared: Sequence[Compared]) -> float:
+    """Return the largest relative difference over all outputs that both models give; infinite where there is none."""
+    return max((each.gap for each in compared), default=float("inf"))

@@ -1,0 +1,646 @@
+"""Weights carried between models that were written apart: right and proved, or refused with the layers named.
+
+Each pair is written as a user would write it in both frameworks; whether a transfer is right, the frameworks' own
+outputs say, on inputs that no transfer has seen.
+"""
+
+import numpy as np
+import pytest
+
+import gatewise as gw
+
+pytestmark = pytest.mark.filterwarnings("ignore:Protobuf gencode version")
+
+RANDOM = np.random.default_rng(7)
+
+
+def shaken(model):
+    """The Keras model with weights that no initialiser makes alike: biases, factors and statistics, too."""
+    for weight in model.weights:
+        if "seed" in weight.name:
+            continue
+        values = RANDOM.normal(0, 0.4, weight.shape)
+        weight.assign(np.abs(values) + 0.5 if "variance" in weight.name else values)
+    return model
+
+
+def numbers(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+def outputs_of(made):
+    import torch
+
+    if isinstance(made, torch.Tensor):
+        return [made.detach().numpy()]
+    if isinstance(made, tuple | list):
+        return [each for one in made for each in outputs_of(one)]
+    if isinstance(made, dict):
+        return [each for name in sorted(made) for each in outputs_of(made[name])]
+    return [np.asarray(made)]
+
+
+def check(model, module, *fed, to_module=lambda x: x, back=lambda y: y, tolerance=3e-5):
+    """Both give the same on inputs that the transfer has not seen."""
+    import torch
+
+    was_training = module.training
+    with torch.no_grad():
+        there = outputs_of(module.eval()(*(torch.as_tensor(to_module(each)) for each in fed)))
+    module.train(was_training)
+    here = outputs_of(model(fed[0] if len(fed) == 1 else list(fed), training=False))
+    assert len(here) <= len(there)
+    for mine, yours in zip(here, there, strict=False):
+        np.testing.assert_allclose(back(yours), mine, atol=tolerance, rtol=1e-4)
+
+
+# ── pairs that fit ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_other_names_and_shuffled_definition(keras, torch):
+    from torch import nn
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify = nn.Linear(8, 4)
+            self.memory = nn.LSTM(6, 8, batch_first=True)
+            self.lookup = nn.Embedding(20, 6)
+
+        def forward(self, tokens):
+            seen, _ = self.memory(self.lookup(tokens))
+            return self.classify(seen[:, -1])
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(20, 6),
+                keras.layers.LSTM(8),
+                keras.layers.Dense(4),
+            ]
+        )
+    )
+    module = Tagger()
+    done = gw.transfer(model, module)
+    assert done.target is module
+    assert done.parity.verdict == "passed"
+    check(model, module, RANDOM.integers(0, 20, (5, 9)))
+    assert {pair.target: pair.source.partition("_")[0] for pair in done.pairs} == {
+        "lookup": "embedding",
+        "memory": "lstm",
+        "classify": "dense",
+    }
+    assert "memory" in str(done)
+    assert "exact" in str(done)
+    assert not module.memory.bias_hh_l0.requires_grad
+    assert not module.memory.bias_hh_l0.any()
+
+
+def test_twins_of_equal_shape_in_opposite_order(keras, torch):
+    from torch import nn
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.b = nn.LSTM(3, 4, batch_first=True)
+            self.a = nn.LSTM(3, 4, batch_first=True)
+            self.out = nn.Linear(8, 2)
+
+        def forward(self, left, right):
+            return self.out(torch.cat([self.b(left)[0][:, -1], self.a(right)[0][:, -1]], -1))
+
+    left, right = keras.Input((None, 3)), keras.Input((None, 3))
+    second = keras.layers.LSTM(4)(right)
+    first = keras.layers.LSTM(4)(left)
+    model = shaken(keras.Model([left, right], keras.layers.Dense(2)(keras.layers.Concatenate()([first, second]))))
+    module = Two()
+    done = gw.transfer(model, module)
+    check(model, module, numbers(5, 6, 3), numbers(5, 6, 3))
+    assert {pair.how for pair in done.pairs if pair.target in "ab"} == {"outputs"}
+
+
+def test_two_heads_on_one_input(keras, torch):
+    from torch import nn
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 5, batch_first=True)
+            self.logvar = nn.Linear(5, 5)
+            self.mu = nn.Linear(5, 5)
+
+        def forward(self, x):
+            last = self.rnn(x)[1][0]
+            return self.mu(last), self.logvar(last)
+
+    source = keras.Input((None, 3))
+    hidden = keras.layers.GRU(5)(source)
+    one, two = keras.layers.Dense(5)(hidden), keras.layers.Dense(5)(hidden)
+    model = shaken(keras.Model(source, [one, two]))
+    module = Heads()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 3))
+
+
+def test_a_deep_stack_of_equal_layers_listed_backwards(keras, torch):
+    from torch import nn
+
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for number in reversed(range(6)):
+                setattr(self, f"step{number}", nn.Linear(4, 4))
+
+        def forward(self, x):
+            for number in (3, 1, 4, 0, 5, 2):
+                x = torch.tanh(getattr(self, f"step{number}")(x))
+            return x
+
+    model = shaken(keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4, activation="tanh") for _ in range(6))]))
+    module = Deep()
+    gw.transfer(model, module)
+    check(model, module, numbers(5, 4))
+
+
+def test_batch_normalisation_between_with_statistics(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc2 = nn.Linear(6, 2)
+            self.bn = nn.BatchNorm1d(6, eps=1e-3)
+            self.fc1 = nn.Linear(5, 6)
+
+        def forward(self, x):
+            return self.fc2(torch.relu(self.bn(self.fc1(x))))
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((5,)),
+                keras.layers.Dense(6),
+                keras.layers.BatchNormalization(),
+                keras.layers.ReLU(),
+                keras.layers.Dense(2),
+            ]
+        )
+    )
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(5, 5))
+    assert module.bn.num_batches_tracked == 0
+
+
+def test_a_stack_of_two_directions(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(self.encoder(x)[0])
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None, 3)),
+                keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True)),
+                keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True)),
+                keras.layers.TimeDistributed(keras.layers.Dense(2)),
+            ]
+        )
+    )
+    module = Net()
+    done = gw.transfer(model, module)
+    check(model, module, numbers(5, 6, 3))
+    assert any(pair.target == "encoder[1].backward" for pair in done.pairs)
+
+
+def test_a_module_that_reads_time_first(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model = shaken(
+        keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4, return_sequences=True), keras.layers.Dense(2)])
+    )
+    module = Net()
+    done = gw.transfer(model, module)
+    check(model, module, numbers(5, 6, 3), to_module=lambda x: x.swapaxes(0, 1), back=lambda y: y.swapaxes(0, 1))
+    assert any("swapped" in remark for remark in done.remarks)
+
+
+def test_packed_sequences_with_lengths(keras, torch):
+    from torch import nn
+    from torch.nn.utils.rnn import pack_padded_sequence
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb = nn.Embedding(12, 3, padding_idx=0)
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, tokens, lengths):
+            packed = pack_padded_sequence(self.emb(tokens), lengths, batch_first=True, enforce_sorted=False)
+            _, (h, _) = self.rnn(packed)
+            return self.head(h[-1])
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(12, 3, mask_zero=True),
+                keras.layers.LSTM(4),
+                keras.layers.Dense(2),
+            ]
+        )
+    )
+    module = Net()
+    gw.transfer(model, module)
+    tokens = np.array([[3, 4, 0, 0], [5, 1, 2, 7]])
+    with torch.no_grad():
+        there = module.eval()(torch.tensor(tokens), torch.tensor([2, 4])).numpy()
+    np.testing.assert_allclose(there, model(tokens), atol=1e-5)
+
+
+def test_a_loop_over_cells(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.LSTMCell(5, 5)
+            self.low = nn.LSTMCell(5, 5)
+
+        def forward(self, x):
+            h = c = hh = cc = torch.zeros(x.shape[0], 5)
+            for step in x.unbind(1):
+                h, c = self.low(step, (h, c))
+                hh, cc = self.up(h, (hh, cc))
+            return hh
+
+    model = shaken(
+        keras.Sequential([keras.Input((None, 5)), keras.layers.LSTM(5, return_sequences=True), keras.layers.LSTM(5)])
+    )
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 5))
+
+
+def test_two_cells_as_the_directions_of_one_layer(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.right_to_left = nn.GRUCell(3, 4)
+            self.left_to_right = nn.GRUCell(3, 4)
+
+        def forward(self, x):
+            ends = []
+            for cell, steps in ((self.left_to_right, x.unbind(1)), (self.right_to_left, x.flip(1).unbind(1))):
+                h = torch.zeros(x.shape[0], 4)
+                for step in steps:
+                    h = cell(step, h)
+                ends.append(h)
+            return torch.cat(ends, -1)
+
+    model = shaken(keras.Sequential([keras.Input((None, 3)), keras.layers.Bidirectional(keras.layers.GRU(4))]))
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 3))
+
+
+def test_nested_modules_and_a_keras_subclass(keras, torch):
+    from torch import nn
+
+    class Block(keras.layers.Layer):
+        def __init__(self, width):
+            super().__init__()
+            self.inner = keras.layers.Dense(width, activation="relu")
+            self.norm = keras.layers.LayerNormalization(epsilon=1e-5)
+
+        def call(self, x):
+            return self.norm(x + self.inner(x))
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [Block(4) for _ in range(3)]
+            self.rnn = keras.layers.LSTM(5)
+            self.head = keras.layers.Dense(1)
+
+        def call(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.rnn(x))
+
+    class TorchBlock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ln = nn.LayerNorm(4)
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.ln(x + torch.relu(self.fc(x)))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.final = nn.Linear(5, 1)
+            self.body = nn.ModuleDict({"recurrent": nn.LSTM(4, 5, batch_first=True)})
+            self.stages = nn.ModuleList(TorchBlock() for _ in range(3))
+
+        def forward(self, x):
+            for stage in self.stages:
+                x = stage(x)
+            return self.final(self.body["recurrent"](x)[0][:, -1])
+
+    model = Model()
+    model(numbers(2, 6, 4))
+    shaken(model)
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 4))
+
+
+def test_a_parameter_list(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList([nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(5, 5))])
+            self.biases = nn.ParameterList([nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(5))])
+
+        def forward(self, x):
+            for weight, bias in zip(self.weights, self.biases, strict=True):
+                x = torch.tanh(x @ weight + bias)
+            return x
+
+    model = shaken(
+        keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(5, activation="tanh"), keras.layers.Dense(5, activation="tanh")]
+        )
+    )
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 3))
+
+
+def test_tied_embeddings(keras, torch):
+    from torch import nn
+
+    class Tied(keras.layers.Layer):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+
+        def build(self, shape):
+            self.bias = self.add_weight(shape=(11,), name="bias")
+
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.transpose(self.table.embeddings)) + self.bias
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, 11)
+            self.emb = nn.Embedding(11, 6)
+            self.head.weight = self.emb.weight
+            self.rnn = nn.GRU(6, 6, batch_first=True)
+
+        def forward(self, tokens):
+            return self.head(self.rnn(self.emb(tokens))[0])
+
+    source = keras.Input((None,), dtype="int32")
+    table = keras.layers.Embedding(11, 6)
+    model = shaken(keras.Model(source, Tied(table)(keras.layers.GRU(6, return_sequences=True)(table(source)))))
+    module = Net()
+    gw.transfer(model, module)
+    assert module.head.weight is module.emb.weight
+    check(model, module, RANDOM.integers(0, 11, (3, 5)))
+
+
+def test_a_layer_used_twice_fills_two(keras, torch):
+    from torch import nn
+
+    class Siamese(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.LSTM(3, 4, batch_first=True)
+            self.right = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, a, b):
+            return self.left(a)[0][:, -1] - self.right(b)[0][:, -1]
+
+    shared = keras.layers.LSTM(4)
+    a, b = keras.Input((None, 3)), keras.Input((None, 3))
+    model = shaken(keras.Model([a, b], keras.layers.Subtract()([shared(a), shared(b)])))
+    module = Siamese()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 3), numbers(4, 6, 3))
+
+
+def test_images_with_channels_first(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, eps=1e-3), nn.ReLU())
+            self.act = nn.PReLU(4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.act(self.features(x)).mean((2, 3)))
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.Conv2D(4, 3, padding="same"),
+                keras.layers.BatchNormalization(),
+                keras.layers.ReLU(),
+                keras.layers.PReLU(shared_axes=[1, 2]),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(2),
+            ]
+        )
+    )
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, numbers(2, 8, 8, 3), to_module=lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+def test_from_torch_into_keras_and_back(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0][:, -1])
+
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4), keras.layers.Dense(2)])
+    first, second = Net(), Net()
+    done = gw.transfer(first, model)
+    assert done.parity.passed
+    assert "equivalent" in {pair.verdict for pair in done.pairs}
+    check(model, first, numbers(4, 6, 3))
+    gw.transfer(model, second)
+    check(model, second, numbers(4, 6, 3))
+
+
+def test_a_state_dict_by_names(keras, torch, tmp_path):
+    from safetensors.torch import save_file
+    from torch import nn
+
+    def net():
+        return nn.ModuleDict({"left": nn.LSTM(3, 4), "right": nn.LSTM(3, 4), "head": nn.Linear(8, 2)})
+
+    first, second = net(), net()
+    save_file(first.state_dict(), tmp_path / "state.safetensors")
+    done = gw.transfer(tmp_path / "state.safetensors", second)
+    assert done.parity is None
+    assert any("Not proved" in remark for remark in done.remarks)
+    for name, tensor in second.state_dict().items():
+        assert torch.equal(tensor, first.state_dict()[name]), name
+    third = net()
+    gw.transfer(first.state_dict(), third)
+    assert torch.equal(third["left"].weight_hh_l0, first["left"].weight_hh_l0)
+
+
+def test_keras_into_keras(keras):
+    def made(names):
+        source = keras.Input((None, 3))
+        x = keras.layers.LSTM(4, return_sequences=True, name=names[0])(source)
+        x = keras.layers.GRU(4, name=names[1])(x)
+        return keras.Model(source, keras.layers.Dense(4, name=names[2])(x))
+
+    first, second = shaken(made("abc")), made(["encoder", "decoder", "head"])
+    gw.transfer(first, second)
+    given = numbers(4, 6, 3)
+    np.testing.assert_allclose(first(given), second(given), atol=1e-6)
+
+
+# ── pairs that do not fit ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def kept(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(module, before):
+    import torch
+
+    return all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def refused(model, module, *words, **options):
+    """The transfer is refused, with these words, and the target is as it was."""
+    before = kept(module)
+    with pytest.raises(gw.TransferError) as error:
+        gw.transfer(model, module, **options)
+    assert same(module, before)
+    for word in words:
+        assert word in str(error.value), str(error.value)
+    return error.value
+
+
+def small(keras, *middle, units=4):
+    last = keras.layers.LSTM(units, name="lstm"), keras.layers.Dense(2, name="dense")
+    return shaken(keras.Sequential([keras.Input((None, 3)), *middle, *last]))
+
+
+def test_what_does_not_fit_is_named(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, rnn=None, width=4, extra=False, out=2):
+            super().__init__()
+            self.rnn = rnn or nn.LSTM(3, width, batch_first=True)
+            self.head = nn.Linear(width, out)
+            if extra:
+                self.more = nn.Linear(7, 7)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0][:, -1])
+
+    model = small(keras)
+    refused(model, Net(width=5), "lstm", "rnn", "units 4 here, 5 there")
+    refused(model, Net(out=3), "dense", "head", "units 2 here, 3 there")
+    refused(model, Net(extra=True), "Only in the target", "more")
+    refused(small(keras, keras.layers.Dense(3)), Net(), "Only in the source", "dense")
+    refused(model, Net(nn.GRU(3, 4, batch_first=True)), "lstm", "rnn", "GRU")
+    refused(model, Net(nn.LSTM(3, 4, num_layers=2, batch_first=True)), "rnn[1]")
+    refused(model, Net(nn.LSTM(3, 4, batch_first=True, bias=False)), "lstm", "bias", "rnn")
+    before = shaken(
+        keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4, reset_after=False), keras.layers.Dense(2)])
+    )
+    refused(before, Net(nn.GRU(3, 4, batch_first=True)), "gru", "rnn", "resets before")
+
+
+def test_what_has_no_partner_may_be_left_out(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+            self.spare = nn.Linear(7, 7)
+
+        def forward(self, x):
+            return self.rnn(x)[0][:, -1]
+
+    source = keras.Input((None, 3))
+    model = shaken(keras.Model(source, keras.layers.LSTM(4)(source)))
+    module = Net()
+    spare = module.spare.weight.clone()
+    done = gw.transfer(model, module, allow_missing=True)
+    assert torch.equal(module.spare.weight, spare)
+    assert any("spare" in name for name in done.target_left)
+    check(model, module, numbers(4, 6, 3))
+
+
+def test_twins_that_nothing_tells_apart_are_refused(torch):
+    from torch import nn
+
+    arrays = {f"{name}.{key}": value for name in ("one", "two") for key, value in nn.LSTM(3, 4).state_dict().items()}
+    arrays = {key: value + len(key) for key, value in arrays.items()}
+    module = nn.ModuleDict({"first": nn.LSTM(3, 4), "other": nn.LSTM(3, 4)})
+    error = refused(arrays, module, "'one'", "'two'", "'first'", "'other'", "pairs={")
+    assert "arrays and no model" in str(error)
+    done = gw.transfer(arrays, module, pairs={"one": "other"})
+    assert torch.equal(module["other"].weight_hh_l0, arrays["one.weight_hh_l0"])
+    assert torch.equal(module["first"].weight_hh_l0, arrays["two.weight_hh_l0"])
+    assert {pair.how for pair in done.pairs} == {"given", "only fit"}
+
+
+def test_a_name_that_is_no_layer_is_named(keras, torch):
+    from torch import nn
+
+    module = nn.ModuleDict({"rnn": nn.LSTM(3, 4), "head": nn.Linear(4, 2)})
+    refused(small(keras), module, "no layer of the target", "Did you mean 'rnn'", pairs={"lstm": "rnm"})
+    with pytest.raises(gw.SpecError, match="second_bias"):
+        gw.transfer(small(keras), module, second_bias="free")
+    with pytest.raises(gw.SpecError, match="dtype"):
+        gw.transfer(small(keras), module, dtype="int7")
+    with pytest.raises(gw.SpecError, match="pairs"):
+        gw.transfer(small(keras), module, pairs=["lstm"])
