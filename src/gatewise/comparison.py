@@ -1,6 +1,6 @@
 """Comparisons as data: a TOML file of cases goes in, a table of counts, differences and causes comes out.
 
-A case is a layer, or a chain of layers, and the frameworks are listed once for all::
+A case is a layer, or a chain of layers. The frameworks are listed once for all; each is compared with the first::
 
     title = "What was stated, and what is stored"
     frameworks = ["keras", "torch"]
@@ -8,7 +8,7 @@ A case is a layer, or a chain of layers, and the frameworks are listed once for 
     [[case]]
     id = "A1"
     about = "one sentence"
-    stated = 10_851                       # a number from a text, for the first framework; may be left out
+    stated = 10_851                       # a number from a text, checked for the first framework; may be left out
     timesteps = 400                       # may be left out; it changes no count, and the table says so
     layers = ["LSTM(features=3, units=50)", "Dense(features=50, units=1)"]
     show = ["tensors", "gates", "mapping"]  # further tables for this case; may be left out
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatewise import count, explain
+from gatewise import count, diagnose, explain
 from gatewise.core.count import Count, notes
 from gatewise.core.explain import Cause
 from gatewise.core.network import Network
-from gatewise.core.spec import KINDS, Spec, unknown_option
-from gatewise.errors import FileError, GatewiseError, nearest
+from gatewise.core.spec import KINDS, Dense, Spec, unknown_option
+from gatewise.errors import FileError, GatewiseError, UnsupportedSpecError, nearest
 
 SHOW = ("tensors", "gates", "mapping")
 _FIELDS = ("id", "about", "stated", "timesteps", "layers", "show")
@@ -42,11 +42,13 @@ class Row:
         case: Its id.
         about: What it is about, in a sentence.
         network: Its layers.
-        totals: Framework → parameters.
+        totals: Framework → parameters; a framework that does not store such layers is not in it.
         parts: Framework → parameters of each layer.
+        lacks: Framework that does not store such layers → why.
         stated: The number that was stated for the first framework, or None.
-        difference: How many more the second framework has than the first.
-        causes: They add up to the difference.
+        verdict: What is wrong with the stated number, in words; empty where it is right, or nothing was stated.
+        differences: Framework → how many more parameters it has than the first.
+        causes: Framework → causes that add up to its difference.
         notes: What does not change the count.
         show: Further tables that this case asks for.
     """
@@ -56,9 +58,11 @@ class Row:
     network: Network
     totals: dict[str, int]
     parts: dict[str, tuple[int, ...]]
+    lacks: dict[str, str]
     stated: int | None
-    difference: int
-    causes: tuple[Cause, ...]
+    verdict: str
+    differences: dict[str, int]
+    causes: dict[str, tuple[Cause, ...]]
     notes: tuple[str, ...]
     show: tuple[str, ...]
 
@@ -70,6 +74,11 @@ class Comparison:
     title: str
     frameworks: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether every number that was stated is the count."""
+        return not any(row.verdict for row in self.rows)
 
     def render(self, format: str = "plain") -> str:
         """Write the comparison in a format: plain, github, latex, html, csv or json."""
@@ -160,20 +169,62 @@ def _row(case: Any, frameworks: Sequence[str], place: str) -> Row:
     if not _strings(show) or not set(show) <= set(SHOW):
         raise FileError(f"{place}: show={show!r} is unknown.", f"Known: {', '.join(SHOW)}.", "Use some of these.")
     network = Network.chain(*(layer(text) for text in layers))
-    counts = {name: count(network, name) for name in frameworks}
-    told = explain(network, frameworks[0], frameworks[1])
+    base, *others = frameworks
+    counts, lacks = {}, {}
+    for name in frameworks:
+        try:
+            counts[name] = count(network, name)
+        except UnsupportedSpecError as error:
+            lacks[name] = f"{error.met} {error.where}"
+    told = {name: explain(network, base, name) for name in others if base in counts and name in counts}
+    said = next(iter(told.values())).notes if told else ()
     return Row(
         case=str(case.get("id", "")),
         about=str(case.get("about", "")),
         network=network,
         totals={name: counted.total for name, counted in counts.items()},
         parts={name: _parts(network, counted) for name, counted in counts.items()},
+        lacks=lacks,
         stated=stated,
-        difference=told.difference,
-        causes=told.causes,
-        notes=tuple(dict.fromkeys((*told.notes, *notes(network.layers[0].spec, timesteps=timesteps)))),
+        verdict=_verdict(stated, network, base, counts, timesteps),
+        differences={name: each.difference for name, each in told.items()},
+        causes={name: each.causes for name, each in told.items()},
+        notes=tuple(dict.fromkeys((*said, *notes(network.layers[0].spec, timesteps=timesteps)))),
         show=tuple(show),
     )
+
+
+def _verdict(
+    stated: int | None, network: Network, base: str, counts: Mapping[str, Count], timesteps: int | None
+) -> str:
+    """Say what is wrong with a stated number, and which mistake gives it where one is known."""
+    if stated is None:
+        return ""
+    if base not in counts:
+        return f"{stated:,} was stated, and {base} does not store such layers: it cannot be checked."
+    total = counts[base].total
+    if stated == total:
+        return ""
+    off = f"{abs(stated - total):,} too {'many' if stated > total else 'few'}"
+    mistake = _mistake(stated, network, base, counts, timesteps)
+    return f"{stated:,} was stated, and {base} has {total:,}: {off}. {mistake}"
+
+
+def _mistake(stated: int, network: Network, base: str, counts: Mapping[str, Count], timesteps: int | None) -> str:
+    """Say in a sentence which mistake gives a stated number."""
+    elsewhere = [name for name, counted in counts.items() if counted.total == stated]
+    if elsewhere:
+        return f"This is the count in {' and '.join(elsewhere)}."
+    layers = [layer.spec for layer in network.weighted]
+    if stated >= 1 and (len(layers) == 1 or (len(layers) == 2 and isinstance(layers[1], Dense))):
+        found = diagnose(stated, network, base, timesteps=timesteps)
+        return found[0].text if found else "No mistake on the list of gatewise diagnose gives it."
+    for layer, part in zip(network.weighted, _parts(network, counts[base]), strict=True):
+        if counts[base].total - part == stated:
+            return f"The layer {layer.name!r} is missing: {part:,}."
+        if counts[base].total + part == stated:
+            return f"The layer {layer.name!r} was counted twice: {part:,}."
+    return "It is neither the count of another framework here, nor one without a layer."
 
 
 def _parts(network: Network, counted: Count) -> tuple[int, ...]:

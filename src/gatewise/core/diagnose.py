@@ -174,6 +174,13 @@ class Case:
             return self.spec.state * self.spec.merged_directions
         return self.values["units"]
 
+    def remade(self, spec: Spec | None = None, layout: Layout | None = None) -> Case:
+        """Return the same claim for another layer, or another way of storing it; a head reads what that gives."""
+        spec, layout = spec or self.spec, layout or self.layout
+        keys = tuple(store(layout, spec).slots)
+        made = dataclasses.replace(self, spec=spec, layout=layout, keys=keys, blocks=products(spec, keys))
+        return dataclasses.replace(made, head=self.head and self.head.replace(features=made.width))
+
     def read_by_head(self) -> Product:
         """What a layer on top reads, in letters."""
         return tuple(letters(self.spec, "features", 1).split("·"))
@@ -680,6 +687,87 @@ MISTAKES = tuple(_TABLE)
 """Every mistake that is looked for, the likeliest first."""
 
 
+# ── two mistakes at once ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _changed(case: Case) -> Iterator[tuple[str, Case]]:
+    """Yield the layers for which a number may have been right, each with the mistake that takes it for this one."""
+    if case.head is None and isinstance(case.spec, Recurrent):
+        for outputs in HEADS:
+            yield "head-included", dataclasses.replace(case, head=Dense(case.width, outputs))
+    if case.head is not None:
+        yield "head-forgotten", dataclasses.replace(case, head=None)
+    options = case.spec.options()
+    changes: dict[str, dict[str, object]] = {}
+    old = {name: value for name, value in case.stale.items() if name in options}
+    if old:
+        changes["stale-variables"] = dict(old)
+    if options.get("bidirectional"):
+        changes["bidirectional-forgotten"] = {"bidirectional": False}
+    elif isinstance(case.spec, Recurrent):
+        changes["direction-doubled"] = {"bidirectional": True}
+    if options.get("layers", 1) > 1:
+        changes["layers-forgotten"] = {"layers": 1}
+    if options.get("bias"):
+        changes["bias-forgotten"] = {"bias": False}
+    if {"features", "units"} <= set(options) and options.get("projection") is None:
+        changes["features-units-exchanged"] = {"features": options["units"], "units": options["features"]}
+    for slug, changed in changes.items():
+        spec = case.spec.replace(**changed)
+        if spec != case.spec and not gaps(case.layout, spec):
+            yield slug, case.remade(spec)
+    seen = {frozenset(case.keys)}
+    for layout in case.layouts:
+        if layout.cell == case.spec.cell and not gaps(layout, case.spec):
+            keys = frozenset(store(layout, case.spec).slots)
+            if keys not in seen:
+                seen.add(keys)
+                yield "another-framework", case.remade(layout=layout)
+
+
+SECOND = (
+    *("another-framework", "bias-forgotten", "second-bias-forgotten", "bias-doubled", "direction-not-doubled"),
+    *("direction-doubled", "layers-forgotten", "head-bias-forgotten", "head-input-not-doubled", "head-included"),
+    *("features-units-exchanged", "timesteps-multiplied", "batch-multiplied", "timesteps-as-features", "other-reset"),
+    *("cell-exchanged", "gates-forgotten", "output-size-one", "upper-input-not-doubled", "upper-layer-reads-features"),
+    *("projection-ignored", "peepholes-forgotten"),
+)
+"""What a person may do beside another mistake: sizes and parts are mistaken, seldom bytes for parameters as well."""
+
+
+def both(case: Case, claimed: int) -> list[tuple[str, Claim]]:
+    """Return the pairs of mistakes that give a number, the likeliest first."""
+    found: list[tuple[int, str, Claim]] = []
+    rank = {slug: place for place, slug in enumerate(MISTAKES)}
+    for first, changed in _changed(case):
+        right = changed.whole().value(changed.values)
+        for second in SECOND:
+            if second == first:
+                continue
+            for claim in _TABLE[second](changed):
+                values = claim.values or changed.values
+                if claim.formula.value(values) == claimed != right:
+                    text = f"Two mistakes at once. {_text(case, first, right)} {claim.text}"
+                    place = rank[first] + rank[second]
+                    found.append((place, f"{first} + {second}", Claim(claim.formula, text, values)))
+    return [(slug, claim) for _, slug, claim in sorted(found, key=lambda each: each[0])]
+
+
+def _text(case: Case, slug: str, value: int) -> str:
+    """Return what is said of one mistake that gives a number, or of its name alone."""
+    for claim in _TABLE[slug](case):
+        if claim.formula.value(claim.values or case.values) == value:
+            return claim.text
+    return ALONE[slug]
+
+
+ALONE = {
+    "direction-doubled": "The layer was counted as one that reads both ways.",
+    "stale-variables": "Old sizes were counted with.",
+}
+"""What is said of a mistake that changes the layer itself, where the mistake alone gives another number."""
+
+
 # ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -688,7 +776,8 @@ class Diagnosis:
     """One mistake that gives the claimed number.
 
     Attributes:
-        mistake: Its slug, one of ``MISTAKES``.
+        mistake: Its slug, one of ``MISTAKES``; or two of them, as in ``"head-included + another-framework"``, where no
+            one mistake gives the number.
         formula: What was computed, in letters.
         value: What that gives: the claimed number.
         text: The mistake in plain words.
@@ -915,6 +1004,9 @@ def diagnose(
         return Diagnoses([], claimed, case)
     claims = reached(case)
     if claimed not in claims:
+        pairs = both(case, claimed)
+        if pairs:
+            return Diagnoses(_grouped(case, claimed, pairs)[:MOST_ANSWERS], claimed, case)
         return Diagnoses([], claimed, case, nearest(claimed, case, claims))
     return Diagnoses(_grouped(case, claimed, claims[claimed])[:MOST_ANSWERS], claimed, case)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from gatewise.core.between import WEIGHTLESS, Constant, Input, Masking, Merge, Operation, Remask
 from gatewise.core.record import Record
 from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
+from gatewise.core.spec import source_of as source_of  # what a reference means belongs to networks, too
 from gatewise.errors import SpecError, nearest
 
 LEFT_STATES = "the states that it kept are left behind; a port begins with zeros, as after reset_state()."
@@ -113,16 +114,6 @@ def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
 def _tupled(value: Any) -> Any:
     """Return what was a tuple before it was written as plain data."""
     return tuple(map(_tupled, value)) if isinstance(value, list) else value
-
-
-def source_of(reference: str) -> tuple[str, int]:
-    """Take a reference apart into the layer's name and the number of its output.
-
-    >>> source_of("lstm"), source_of("lstm:2")
-    (('lstm', 0), ('lstm', 2))
-    """
-    name, colon, number = reference.rpartition(":")
-    return (name, int(number)) if colon and number.isdigit() else (reference, 0)
 
 
 class Network(Record):
@@ -240,13 +231,33 @@ class Network(Record):
 
     @classmethod
     def chain(cls, *specs: Spec) -> Network:
-        """Return the network in which each layer reads the one before; names are the kinds, numbered when repeated."""
+        """Return the network in which each layer reads the first output of the one before.
+
+        Args:
+            specs: The layers. Without an ``Input`` in front any number of timesteps may come in.
+
+        Returns:
+            The network; names of layers are their kinds in small letters, numbered when repeated.
+
+        Raises:
+            SpecError: A layer cannot read what the one before gives; both are named.
+
+        >>> from gatewise.core.spec import LSTM, Dense
+        >>> Network.chain(LSTM(3, 50), Dense(60, 1))
+        Traceback (most recent call last):
+        gatewise.errors.SpecError: Layer 'dense' cannot read what 'lstm' gives, of shape (None, None, 50).
+          LSTM(features=3, units=50) → Dense(features=60, units=1): It has features=60.
+          Hint: Give it features=50, or feed 60.
+        """
+        from gatewise.core.shapes import check_chain
+
         layers: list[Layer] = []
         for spec in specs:
             kind = type(spec).__name__.lower()
             repeated = sum(type(layer.spec) is type(spec) for layer in layers)
             name = f"{kind}_{repeated}" if repeated else kind
             layers.append(Layer(name, spec, (layers[-1].name,) if layers else ()))
+        check_chain(layers)
         return cls(tuple(layers))
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from gatewise.core.between import (
     OVER,
@@ -22,11 +23,57 @@ from gatewise.core.between import (
     Upsample,
     window,
 )
-from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.spec import AdditiveAttention, Attending, Conv, Dense, Embedding, Norm, Recurrent, Spec, per_axis
+from gatewise.core.spec import (
+    AdditiveAttention,
+    Attending,
+    Conv,
+    Dense,
+    Embedding,
+    Norm,
+    Recurrent,
+    Spec,
+    per_axis,
+    source_of,
+)
 from gatewise.errors import SpecError
 
 Shape = tuple[int | None, ...]
+
+
+class Layer(Protocol):
+    """What is asked of a ``gatewise.core.network.Layer``, which stands above this room."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the network."""
+
+    @property
+    def spec(self) -> Spec:
+        """What it computes."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads."""
+
+    @property
+    def distributed(self) -> int:
+        """On how many more time axes it runs."""
+
+    @property
+    def step(self) -> bool:
+        """Whether it is a bare cell."""
+
+    @property
+    def axis(self) -> int:
+        """Where the axis is along which it goes."""
+
+
+class Network(Protocol):
+    """What is asked of a ``gatewise.core.network.Network``."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers, each behind those it reads."""
 
 
 def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
@@ -35,6 +82,7 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
     Raises:
         SpecError: A layer cannot read what comes to it; both are named.
 
+    >>> from gatewise.core.network import Network
     >>> from gatewise.core.spec import LSTM
     >>> network = Network.chain(Input((10, 3)), LSTM(3, 50, return_sequences=False))
     >>> shapes(network)["lstm"]
@@ -42,21 +90,67 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
     """
     found: dict[str, tuple[Shape, ...]] = {}
     for layer in network.layers:
-        if isinstance(layer.spec, Input):
-            found[layer.name] = ((layer.spec.batch, *layer.spec.shape),)
-        elif isinstance(layer.spec, Constant):
-            found[layer.name] = ((len(layer.spec.values), len(layer.spec.values[0])),)
-        elif layer.inputs:
-            first, *others = [found[name][number] for name, number in map(source_of, layer.inputs)]
-            if isinstance(layer.spec, Merge):
-                found[layer.name] = (_merged(layer, layer.spec, [first, *others]),)
-            elif isinstance(layer.spec, Operation | Dot | Attending):
-                axes = first[1 : 1 + layer.distributed]
-                inner = [(shape[0], *shape[1 + layer.distributed :]) for shape in (first, *others)]
-                found[layer.name] = tuple((batch, *axes, *rest) for batch, *rest in _of_several(layer, inner))
-            else:
-                found[layer.name] = _distributed(layer, layer.spec, first, layer.distributed)
+        if layer.inputs or isinstance(layer.spec, Input | Constant):
+            found[layer.name] = _given_by(layer, [found[name][number] for name, number in map(source_of, layer.inputs)])
     return found
+
+
+def _given_by(layer: Layer, read: list[Shape]) -> tuple[Shape, ...]:
+    """Return the shape of each thing that a layer gives, from the shapes that it reads."""
+    if isinstance(layer.spec, Input):
+        return ((layer.spec.batch, *layer.spec.shape),)
+    if isinstance(layer.spec, Constant):
+        return ((len(layer.spec.values), len(layer.spec.values[0])),)
+    if isinstance(layer.spec, Merge):
+        return (_merged(layer, layer.spec, read),)
+    if isinstance(layer.spec, Operation | Dot | Attending):
+        axes = read[0][1 : 1 + layer.distributed]
+        inner = [(shape[0], *shape[1 + layer.distributed :]) for shape in read]
+        return tuple((batch, *axes, *rest) for batch, *rest in _of_several(layer, inner))
+    return _distributed(layer, layer.spec, read[0], layer.distributed)
+
+
+def check_chain(layers: Sequence[Layer]) -> None:
+    """Raise ``SpecError`` where a layer of a chain cannot read what the one before gives, whatever is fed to the first.
+
+    An attention reads the one before as query and value. Behind a layer that reads what is not in the chain, a product
+    of two tensors say, nothing is known.
+    """
+    furthest, worst = -1, None
+    for fed in _may_read(layers[0].spec) if len(layers) > 1 else ():
+        place, error = _first_misfit(layers, fed)
+        if error is None:
+            return
+        if place > furthest:
+            furthest, worst = place, error
+    if worst is not None and furthest > 0:
+        raise worst
+
+
+def _may_read(spec: Spec) -> list[Shape]:
+    """Return the shapes that a layer may read, as far as its options say: of sequences, of one step each, of images."""
+    last = spec.options().get("features")
+    if isinstance(spec, Input | Constant):
+        return [()]
+    return [(*(None for _ in range(axes)), last) for axes in (2, 1, 3, 4)]
+
+
+def _first_misfit(layers: Sequence[Layer], fed: Shape) -> tuple[int, SpecError | None]:
+    """Return the place of the first layer that cannot read what comes to it, and what is to be said."""
+    shape = fed
+    for place, layer in enumerate(layers):
+        if isinstance(layer.spec, Operation | Dot | Merge):
+            break
+        try:
+            shape = _given_by(layer, [shape] * (2 if isinstance(layer.spec, Attending) else 1))[0]
+        except SpecError as error:
+            before = layers[place - 1]
+            return place, SpecError(
+                f"Layer {layer.name!r} cannot read what {before.name!r} gives, of shape {shape}.",
+                f"{before.spec} → {error.where}",
+                error.hint,
+            )
+    return len(layers), None
 
 
 def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:

@@ -647,6 +647,16 @@ def outputs_of(spec: Spec) -> tuple[str, ...]:
     return spec.outputs if isinstance(spec, Recurrent | Attending) else ("output",)
 
 
+def source_of(reference: str) -> tuple[str, int]:
+    """Take a reference apart into the layer's name and the number of its output.
+
+    >>> source_of("lstm"), source_of("lstm:2")
+    (('lstm', 0), ('lstm', 2))
+    """
+    name, colon, number = reference.rpartition(":")
+    return (name, int(number)) if colon and number.isdigit() else (reference, 0)
+
+
 def is_one_cell(one: Spec, other: Spec) -> bool:
     """Say whether two layers may run one cell, or be one.
 
