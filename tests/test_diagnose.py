@@ -281,6 +281,62 @@ def test_a_network_of_a_layer_and_its_head():
     assert gw.diagnose(10_800, network, "keras")[0].mistake == "head-forgotten"
 
 
+# ── two mistakes at once ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lstm(x, h, biases=1, directions=1):
+    return directions * (4 * h * x + 4 * h * h + biases * 4 * h)
+
+
+PAIRS = [
+    (lstm(3, 50, biases=2) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "another-framework"}),
+    (lstm(3, 50) + 51, gw.LSTM(3, 50), "torch", {}, {"head-included", "another-framework"}),
+    (lstm(3, 50, directions=2) + 101, gw.LSTM(3, 50), "keras", {}, {"head-included", "direction-doubled"}),
+    (lstm(3, 50, directions=2) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "direction-doubled"}),
+    (
+        lstm(3, 50) + 7 * 51,
+        gw.LSTM(3, 50, bidirectional=True),
+        "keras",
+        {},
+        {"head-included", "bidirectional-forgotten"},
+    ),
+    (lstm(3, 50, biases=0) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "bias-forgotten"}),
+    (
+        lstm(8, 50, biases=2),
+        gw.LSTM(3, 50),
+        "keras",
+        {"stale": {"features": 8}},
+        {"stale-variables", "another-framework"},
+    ),
+    (lstm(8, 50) + 51, gw.LSTM(3, 50), "keras", {"stale": {"features": 8}}, {"stale-variables", "head-included"}),
+    (30 * (lstm(3, 50, 2)), gw.LSTM(3, 50), "keras", {"timesteps": 30}, {"another-framework", "timesteps-multiplied"}),
+    (3 * 50 * 55 + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "cell-exchanged"}),
+    (lstm(50, 3) + 4, gw.LSTM(3, 50), "keras", {}, {"head-included", "features-units-exchanged"}),
+    (lstm(3, 50, biases=2), gw.LSTM(3, 50), "keras", {"head": 1}, {"head-forgotten", "another-framework"}),
+]
+
+
+@pytest.mark.parametrize(("claimed", "spec", "framework", "known", "pair"), PAIRS, ids=lambda each: str(each)[:12])
+def test_two_mistakes_give_a_number(claimed, spec, framework, known, pair):
+    found = gw.diagnose(claimed, spec, framework, **known)
+    assert set(found[0].mistake.split(" + ")) == pair
+    assert found[0].value == claimed
+    assert found[0].text.startswith("Two mistakes at once. ")
+    assert len(found) <= 5
+
+
+def test_one_mistake_is_likelier_than_two():
+    for claimed in (120, 480 - 40, 480 + 40, 491):
+        found = gw.diagnose(claimed, gw.LSTM(1, 10), "keras")
+        assert found
+        assert not [each.mistake for each in found if "+" in each.mistake]
+
+
+def test_two_mistakes_do_not_undo_each_other():
+    """Both directions counted and one of them forgotten would give 10,800 + 101: nobody does that."""
+    assert gw.diagnose(lstm(3, 50) + 101, gw.LSTM(3, 50), "keras", head=1) == []
+
+
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -209,10 +209,14 @@ def frameworks(names: tuple[str, ...], format: str | None, output: str | None, w
 def table(path: str, output: str | None, format: str | None) -> None:
     r"""Count and explain every case of a TOML file.
 
+    Exits with 1 if a number that was stated is not the count.
+
     \b
     gatewise table comparisons/published.toml -o published.md
     """
     from gatewise import compare
     from gatewise.report.comparing import comparing
 
-    answer(comparing(compare(path)), format, output)
+    compared = compare(path)
+    answer(comparing(compared), format, output)
+    sys.exit(0 if compared.right else 1)

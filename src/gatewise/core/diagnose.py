@@ -735,6 +735,17 @@ SECOND = (
 """What a person may do beside another mistake: sizes and parts are mistaken, seldom bytes for parameters as well."""
 
 
+CONTRADICTS = {
+    "head-included": ("head-bias-forgotten", "head-input-not-doubled"),
+    "head-forgotten": ("head-included",),
+    "direction-doubled": ("direction-not-doubled", "head-input-not-doubled", "upper-input-not-doubled"),
+    "bidirectional-forgotten": ("direction-doubled",),
+    "another-framework": ("second-bias-forgotten", "bias-doubled", "bias-forgotten", "other-reset"),
+    "bias-forgotten": ("bias-doubled",),
+}
+"""First mistake → what nobody does beside it, as the one undoes the other, or says less than a single mistake."""
+
+
 def both(case: Case, claimed: int) -> list[tuple[str, Claim]]:
     """Return the pairs of mistakes that give a number, the likeliest first."""
     found: list[tuple[int, str, Claim]] = []
@@ -742,7 +753,7 @@ def both(case: Case, claimed: int) -> list[tuple[str, Claim]]:
     for first, changed in _changed(case):
         right = changed.whole().value(changed.values)
         for second in SECOND:
-            if second == first:
+            if second == first or second in CONTRADICTS.get(first, ()):
                 continue
             for claim in _TABLE[second](changed):
                 values = claim.values or changed.values
