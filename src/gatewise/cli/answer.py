@@ -5,9 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import shutil
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -38,10 +36,10 @@ def answer(report: Report, format: str | None, output: str | None) -> None:
     chosen = format_of(format, output)
     # A report quotes Python; here the same words are options.
     command = click.get_current_context().command
-    report = replace(report, notes=[said_in_options(line, command) for line in report.notes])
+    report = report.replace(notes=[said_in_options(line, command) for line in report.notes])
     if chosen == "plain" and output is None:
         nearby = [f"See also: {NEARBY[command.name]}."] if command.name in NEARBY else []
-        report = replace(report, notes=[*report.notes, *nearby])
+        report = report.replace(notes=[*report.notes, *nearby])
     write(render(report, chosen, width=columns() if output is None else None), output)
 
 
@@ -59,6 +57,8 @@ def write(text: str, output: str | None) -> None:
 def columns() -> int | None:
     """Return how many columns the terminal has; None in a pipe, where no table is wrapped."""
     if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+        import shutil
+
         return max(40, shutil.get_terminal_size().columns)
     return None
 

@@ -242,7 +242,7 @@ def spec_of(given: dict[str, Any]) -> Spec:
     cell = given.get("cell") or "LSTM"
     values = {name: value for name, value in given.items() if value is not None and name != "cell"}
     kind = KINDS[cell]
-    fields = kind.__dataclass_fields__
+    fields = kind.fields
     for name in values:
         if name not in fields:
             raise unknown_option(kind, name)

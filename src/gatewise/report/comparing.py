@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gatewise import count, mapping
 from gatewise.comparison import Comparison, Row
 from gatewise.core.explain import Cause
@@ -87,4 +85,4 @@ def _details(row: Row, comparison: Comparison) -> list[Table]:
         source = comparison.frameworks[0]
         plans = [mapping(layer.spec, source, other) for other in row.differences for layer in row.network.weighted]
         made += [mapping_table(plan) for plan in plans]
-    return [replace(table, title=f"{row.case}: {table.title or _layers(row)}") for table in made]
+    return [table.replace(title=f"{row.case}: {table.title or _layers(row)}") for table in made]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gatewise.core.record import Record
 from gatewise.errors import SpecError, nearest
-from gatewise.report import latex
 from gatewise.report.columns import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 FORMATS = {"plain": "", "github": "pipe", "latex": "", "html": "html", "csv": "", "json": ""}
 """The formats by name, each with tabulate's name for it, where tabulate writes it."""
@@ -28,8 +26,7 @@ class Cell(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Record):
     """A table of facts.
 
     Numbers are right-aligned and, for people, written with thousands separators; a tuple is a shape. Where people read
@@ -43,8 +40,7 @@ class Table:
     """Headers of columns that a terminal too narrow for the table may go without, the first first."""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Record):
     """Sentences, tables, and sentences again: what a command says."""
 
     opening: Sequence[str]
@@ -75,7 +71,10 @@ def render(report: Report, format: str, *, width: int | None = None) -> str:
         raise SpecError(
             f"No format is called {format!r}.", f"Known: {known}.", nearest(format, FORMATS) + "Use one of these."
         )
+    # Each format imports what it needs: at a terminal people wait.
     if format == "json":
+        import json
+
         return json.dumps(_facts(report), indent=2, ensure_ascii=False)
     if format == "csv":
         return "\n".join(map(_csv, report.tables)).rstrip("\n")
@@ -106,6 +105,9 @@ def _datum(cell: object) -> object:
 
 
 def _csv(table: Table) -> str:
+    import csv
+    import io
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.headers)
@@ -121,6 +123,8 @@ def _table(table: Table, format: str, width: int | None) -> str:
     if format == "plain":
         return columns([list(table.headers), *cells], right, width, table.spare)
     if format == "latex":
+        from gatewise.report import latex
+
         return latex.table(table.headers, cells, right)
     from tabulate import tabulate
 
@@ -155,7 +159,11 @@ def _cell(cell: object) -> str:
 
 
 def _title(text: str, format: str, wide: int) -> str:
-    return latex.title(text) if format == "latex" else _paragraph(text, format, wide)
+    if format != "latex":
+        return _paragraph(text, format, wide)
+    from gatewise.report import latex
+
+    return latex.title(text)
 
 
 def _paragraph(text: str, format: str, wide: int) -> str:
@@ -164,6 +172,8 @@ def _paragraph(text: str, format: str, wide: int) -> str:
 
         return f"<p>{html.escape(text)}</p>"
     if format == "latex":
+        from gatewise.report import latex
+
         return latex.paragraph(text)
     if format == "plain":
         import textwrap
@@ -179,7 +189,7 @@ def joined(*reports: Report) -> Report:
     for number, report in enumerate(reports):
         first, *rest = report.tables
         title = " ".join(report.opening) if number else first.title
-        tables += [replace(first, title=title), *rest]
+        tables += [first.replace(title=title), *rest]
         notes += report.notes
     return Report(reports[0].opening, tables, notes)
 
