@@ -784,7 +784,6 @@ BAD_CASES = {
     "stated text": ("[[case]]\nstated = '5'\nlayers = ['LSTM(3, 5)']", ["stated='5' is not a whole number"]),
     "show": ("[[case]]\nshow = ['all']\nlayers = ['LSTM(3, 5)']", ["show=['all'] is unknown"]),
     "case is no table": ("case = [1]", ["is not a table"]),
-    "refused": ("[[case]]\nlayers = ['LSTM(3, 5, projection=2)']", ["cannot hold projection=2"]),
 }
 
 
