@@ -581,8 +581,8 @@ def test_wrong_arguments_are_one_readable_message(torch, tmp_path):
     (tmp_path / "some.weights.h5").write_bytes(b"")
     for first, second, options, words in (
         (module, tmp_path / "model.keras", {}, "is a folder"),
-        (module, tmp_path / "some.weights.h5", {}, "holds weights and no model"),
-        (module, tmp_path / "model.pt", {}, r"Known: \.keras"),
+        (module, tmp_path / "some.weights.h5", {}, "weights without the model"),
+        (module, tmp_path / "model.pt", {}, "is not there"),
         (module, torch.nn.Parameter(torch.zeros(3)), {}, "is no module"),
         (module, module, {"of": ["stored"]}, "Known: 'parameters'"),
     ):

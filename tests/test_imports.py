@@ -23,7 +23,7 @@ ADAPTERS = {name: Path(importlib.util.find_spec(package).origin).parent for name
 ALLOWED = {
     "core": {"gatewise.errors"},
     "arrays": {"gatewise.core", "gatewise.errors", "numpy"},
-    "checkpoints": {"gatewise.core", "gatewise.errors", "numpy", "safetensors"},
+    "checkpoints": {"gatewise.arguments", "gatewise.core", "gatewise.errors", "numpy", "safetensors"},
     # Facts come in as the types of those who found them; nothing here reads files or runs frameworks.
     "report": {
         "gatewise",  # count and mapping, for the further tables of a comparison
@@ -145,7 +145,7 @@ ADAPTER_FILES = [(name, path) for name, folder in ADAPTERS.items() for path in s
 @pytest.mark.parametrize(("name", "path"), ADAPTER_FILES, ids=[f"{name}-{path.name}" for name, path in ADAPTER_FILES])
 def test_adapters(name, path):
     own = path.parent.name
-    allowed = {"gatewise.core", "gatewise.arrays", "gatewise.errors", "numpy", own}
+    allowed = {"gatewise.core", "gatewise.arrays", "gatewise.checkpoints", "gatewise.errors", "numpy", own}
     for module, function in imports(path):
         if is_standard(module) or is_under(module, allowed):
             continue

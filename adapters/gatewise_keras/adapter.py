@@ -6,8 +6,6 @@ layer, or a list of them for a stack.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +21,9 @@ from gatewise_keras.checks import check_bare as check_bare
 from gatewise_keras.describing import alone, is_side_by_side
 from gatewise_keras.describing import describe as describe
 from gatewise_keras.describing import natives as natives
-from gatewise_keras.describing import remarks as remarks
+from gatewise_keras.describing import remarks as described_remarks
 from gatewise_keras.laying import is_several
-from gatewise_keras.reading import HALVES, OWN_CODE, is_cell, unknown_class
+from gatewise_keras.reading import HALVES, is_cell
 
 if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory, Tensor
@@ -244,6 +242,13 @@ def calling(obj: Any) -> dict[str, str]:
     return found
 
 
+def remarks(obj: Any) -> list[str]:
+    """Return what a port leaves behind, and what of the file of a model was left out."""
+    from gatewise_keras import files
+
+    return [*files.left_out(obj), *described_remarks(obj)]
+
+
 def takes_states(obj: Any) -> bool:
     """Say whether ``call`` can start from given states: a bare recurrent layer can, a model cannot."""
     import keras
@@ -281,36 +286,10 @@ def computes_in_double() -> bool:
 
 
 def open_file(path: str) -> Any:
-    """Return the model in a ``.keras`` or ``.h5`` file, without running code that the file holds."""
-    import keras
+    """Return the model in a private copy of a ``.keras`` or ``.h5`` file, without running code that the file holds."""
+    from gatewise_keras import files
 
-    import gatewise_keras.cells  # (registers our own cells, which the file may hold)
-    import gatewise_keras.functions  # noqa: F401  (likewise)
-    from gatewise_keras import old_files
-
-    if not path.endswith(".keras"):
-        with old_files.readable(path) as meant:
-            return keras.saving.load_model(meant, compile=False, safe_mode=True)
-    with zipfile.ZipFile(path) as file:
-        config, about = (json.loads(file.read(member)) for member in ("config.json", "metadata.json"))
-    old_files.check_archive(path, about.get("keras_version"))
-    for name in _lambdas(config):
-        # Keras refuses to load one and does not say which.
-        raise unknown_class(name, "Lambda", OWN_CODE)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
-
-
-def _lambdas(config: Any) -> Iterator[str]:
-    """Yield the names of the Lambda layers in a config."""
-    if isinstance(config, Mapping):
-        inner = config.get("config")
-        if config.get("class_name") == "Lambda" and isinstance(inner, Mapping):
-            yield str(inner.get("name"))
-        for value in config.values():
-            yield from _lambdas(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _lambdas(value)
+    return files.open_file(path)
 
 
 def save_file(obj: Any, path: str) -> None:

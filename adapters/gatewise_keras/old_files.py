@@ -7,11 +7,7 @@ keras/activations.py and keras/layers/recurrent.py; keras-team/tf-keras tf_keras
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,33 +46,6 @@ def is_old(version: object) -> bool:
     text = version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
     major = text.partition(".")[0]
     return not major.isdecimal() or int(major) < 3
-
-
-@contextlib.contextmanager
-def readable(path: str) -> Iterator[str]:
-    """Give the path of a file that Keras 3 reads as it is meant: an old file's rewritten copy, or the file itself.
-
-    Args:
-        path: A ``.h5`` or ``.hdf5`` file of a whole model.
-
-    Raises:
-        FileError: The file holds what Keras 3 cannot read, by name.
-    """
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        config, version = file.attrs.get("model_config"), file.attrs.get("keras_version")
-    if config is None or not is_old(version):
-        yield path
-        return
-    name = Path(path).name
-    rewritten = rewrite(json.loads(config), name)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = str(Path(folder) / f"model{Path(path).suffix}")
-        shutil.copyfile(path, copy)
-        with h5py.File(copy, "r+") as file:
-            file.attrs["model_config"] = json.dumps(rewritten)
-        yield copy
 
 
 def check_archive(path: str, version: object) -> None:

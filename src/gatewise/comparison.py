@@ -17,18 +17,30 @@ A case is a layer, or a chain of layers. The frameworks are listed once for all;
 from __future__ import annotations
 
 import ast
+import os
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatewise import count, diagnose, explain
+from gatewise import checkpoints, count, diagnose, explain
+from gatewise.arguments import path_of
 from gatewise.core.count import Count, notes
 from gatewise.core.explain import Cause
 from gatewise.core.network import Network
 from gatewise.core.spec import KINDS, Dense, Spec, unknown_option
 from gatewise.errors import FileError, GatewiseError, UnsupportedSpecError, nearest
+
+MOST_TEXT = 1 << 20
+"""Bytes of a file of cases."""
+
+MOST_LAYERS = 1_000
+"""Layers of one case."""
+
+LONGEST = 1_000
+"""Signs of one layer, as it is written."""
 
 SHOW = ("tensors", "gates", "mapping")
 _FIELDS = ("id", "about", "stated", "timesteps", "layers", "show")
@@ -90,17 +102,23 @@ class Comparison:
 
 def compare(path: str | Path) -> Comparison:
     """Read a file of cases; see ``gatewise.compare``."""
-    path = Path(path)
+    path = path_of(path)
+    if not os.path.isfile(path):
+        raise FileError(
+            f"{path} cannot be read: it is not there, or no plain file.",
+            "Expected a TOML file of cases.",
+            "Check the name.",
+        )
+    text = checkpoints.read_once(path)
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
+        if len(text) > MOST_TEXT:
+            raise ValueError(f"it has {len(text):,} bytes, and {MOST_TEXT:,} is the most that is read")
+        data = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise FileError(
-            f"{path} cannot be read: {error.strerror}.", "Expected a TOML file of cases.", "Check the name."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileError(
-            f"{path} is not TOML: {error}.", "Expected a TOML file of cases.", "See the head of gatewise/comparison.py."
+            f"{path} is not TOML: {str(error).rstrip('.')}.",
+            "Expected a TOML file of cases.",
+            "See the head of gatewise/comparison.py.",
         ) from None
     return compare_data(data, str(path))
 
@@ -153,9 +171,9 @@ def _row(case: Any, frameworks: Sequence[str], place: str) -> Row:
             )
     layers, show = case.get("layers"), case.get("show", [])
     stated, timesteps = case.get("stated"), case.get("timesteps")
-    if not _strings(layers) or not layers:
+    if not isinstance(layers, list) or not _strings(layers) or not 0 < len(layers) <= MOST_LAYERS:
         raise FileError(
-            f"{place} has no layers.",
+            f"{place} has {f'{len(layers):,}' if isinstance(layers, list) and layers else 'no'} layers.",
             'Expected a list such as ["LSTM(features=3, units=50)"].',
             "Write one text for each layer.",
         )
@@ -241,12 +259,15 @@ def layer(text: str) -> Spec:
     LSTM(features=3, units=50, bias=False)
     """
     expected = "A layer is written as in Python: LSTM(features=3, units=50)."
+    if len(text) > LONGEST:
+        raise FileError(f"A layer of {len(text):,} signs: {text[:50]!r}….", expected, "Write it shorter.")
     try:
-        call = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise FileError(
-            f"Cannot read the layer {text!r}: {error.args[0]}.", expected, "Check the parentheses."
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of odd texts; what is no layer is said below.
+            call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        why = (*error.args, "it is nested too deep")[0]
+        raise FileError(f"Cannot read the layer {text!r}: {why}.", expected, "Check the parentheses.") from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
         name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else text
         raise FileError(
@@ -259,7 +280,9 @@ def layer(text: str) -> Spec:
     try:
         given = dict(zip(required, map(ast.literal_eval, call.args), strict=False))
         given |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (ValueError, SyntaxError):
+        if any(isinstance(value, int) and abs(value) >= 10**100 for value in given.values()):
+            raise ValueError
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise FileError(
             f"{text!r} holds something that is not a plain value.", expected, "Use numbers, texts, True, False or None."
         ) from None

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise import checkpoints
+from gatewise.arguments import path_of
 from gatewise.conversion import local_names
 from gatewise.core.explain import VIEWS, Explanation
 from gatewise.core.infer import infer
 from gatewise.core.inventory import LOOSE, TENSOR, Inventory, Item, Role, Tensor, explain_inventories
 from gatewise.core.layout import Layout, store
 from gatewise.core.spec import KINDS, Dense, Embedding
-from gatewise.errors import FileError, GatewiseError, SpecError, nearest
-from gatewise.live import KERAS_FILES, METADATA, load
+from gatewise.errors import GatewiseError, SpecError, nearest
+from gatewise.live import METADATA, open_keras, restore
 from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, names, owner
 from gatewise.registry import layout as framework_layout
 
@@ -41,37 +42,20 @@ def inventory(obj: Any) -> Inventory:
     """Return what a live object or a file holds."""
     if not isinstance(obj, str | Path):
         return _live(obj)
-    path = Path(obj)
-    _check_kind(path)
-    if path.suffix in KERAS_FILES:
-        held = _live(load(path))
-        side = model_adapter("keras")
+    path = path_of(obj)
+    checkpoints.check_readable(path, (*checkpoints.KERAS_FILES, *checkpoints.CONTAINERS))
+    if path.suffix.lower() in checkpoints.KERAS_FILES:
+        with checkpoints.snapshot(path) as copy:
+            held = _live(open_keras(copy))
+            extras = model_adapter("keras").saved_extras(str(copy))
         # An older file of HDF5 has the weights of layers alone.
         saved = held.saved if path.suffix == ".keras" else held.saved - {Role.SEED}
-        return replace(held, label=path.name, extras=(*held.extras, *side.saved_extras(str(path))), saved=saved)
-    if METADATA in checkpoints.metadata(path):
-        held = _live(load(path))
+        return replace(held, label=path.name, extras=(*held.extras, *extras), saved=saved)
+    contents = checkpoints.read(path)
+    if METADATA in contents.about:
+        held = _live(restore(path.name, contents))
         return replace(held, label=path.name, saved=held.saved - {Role.SEED})
-    return _of_arrays(checkpoints.load(path), path.name)
-
-
-def _check_kind(path: Path) -> None:
-    """Raise ``FileError`` where this is no file that may hold a model or arrays, by its name."""
-    known = (*KERAS_FILES, *checkpoints.CONTAINERS)
-    if path.is_dir():
-        raise FileError(f"{path} is a folder.", f"Expected a file: {', '.join(known)}.", "Name the file in it.")
-    if path.name.endswith(".weights.h5"):
-        raise FileError(
-            f"{path.name} holds weights and no model.",
-            "Keras numbers the weights in such a file and says nothing of the layers.",
-            "Load it into the model, and save the whole model as .keras.",
-        )
-    if path.suffix.lower() not in known:
-        raise FileError(
-            f"{path} has no suffix that is known here.",
-            f"Known: {', '.join(known)}.",
-            "Name the file so that its suffix says what it is.",
-        )
+    return _of_arrays(contents.arrays, path.name)
 
 
 def _live(obj: Any) -> Inventory:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import zipfile
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewise import arguments, checkpoints
+from gatewise.arguments import path_of
 from gatewise.core.between import Input
 from gatewise.core.layout import CANONICAL, Layout
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import Embedding, Spec
+from gatewise.core.spec import Attending, Embedding, Norm, Recurrent, Spec
 from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
 from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_layout, model_adapter, owner
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 METADATA = "gatewise"
 """Key of a file's metadata that holds the description of the model."""
-
-KERAS_FILES = (".keras", ".h5", ".hdf5")
-"""Suffixes of files that Keras reads."""
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 """Types that a port may have."""
@@ -220,9 +216,10 @@ def with_input(network: Network) -> Network:
 
 def save(obj: Any, path: str | Path) -> None:
     """Write a live object to a file; see ``gatewise.save``."""
-    path = Path(path)
+    path = path_of(path)
+    checkpoints.check_writable(path, WRITTEN)
     name, side = owner(obj)
-    if path.suffix == ".keras":
+    if path.suffix.lower() == ".keras":
         if name != "keras":
             raise FileError(
                 f"A {name} object does not go into {path.name}.",
@@ -232,10 +229,6 @@ def save(obj: Any, path: str | Path) -> None:
         with checkpoints.whole(path) as unfinished:
             side.save_file(obj, str(unfinished))
         return
-    if path.suffix != ".safetensors":
-        raise FileError(
-            f"{path.name} has no suffix that is known here.", "Known: .safetensors, .keras.", "Choose one of these."
-        )
     side.check_bare(obj)
     network, natives, form = side.describe(obj), side.natives(obj), side.form(obj)
     # What a layer's own options make of its layout is not in the file: it goes there in the usual one.
@@ -253,17 +246,29 @@ def save(obj: Any, path: str | Path) -> None:
 
 def load(path: str | Path, to: str | None = None) -> Any:
     """Read a live object from a file; see ``gatewise.load``."""
-    path = Path(path)
-    if path.suffix in KERAS_FILES:
-        made = open_keras(path)
+    path = path_of(path)
+    checkpoints.check_readable(path, READ)
+    if path.suffix.lower() in checkpoints.KERAS_FILES:
+        with checkpoints.snapshot(path) as copy:
+            made = open_keras(copy)
         return made if to in (None, "keras") else port(made, to).result
-    kept = _description(path)
+    return restore(path.name, checkpoints.read(path), to)
+
+
+def restore(name: str, contents: checkpoints.Contents, to: str | None = None) -> Any:
+    """Return the live object that the contents of a file describe, in its own framework or in another.
+
+    Raises:
+        FileError: The contents are not those of a model.
+    """
+    kept = _description(name, contents)
     target_name = to or kept.framework
     target = model_adapter(target_name)
     own = own_layouts(kept.framework, kept.network, kept.form)
+    _check_enough(name, kept.network, contents)
     plans = plan_network(kept.network, own, target_name, kept.form)
-    arrays = checkpoints.load(path)
-    _check_complete(path, plans, arrays)
+    arrays = contents.arrays
+    _check_complete(name, plans, arrays)
     result, made = target.assemble(kept.network, dtype=_dtype(arrays), form=kept.form)
     second_bias = "trainable" if target_name == kept.framework else "frozen"
     for layer in kept.network.weighted:
@@ -285,46 +290,62 @@ class _Description(NamedTuple):
     frozen: frozenset[str]
 
 
-def _description(path: Path) -> _Description:
+def _description(name: str, contents: checkpoints.Contents) -> _Description:
     """Read what a file says of the model in it, and check that there can be such a model."""
-    about = checkpoints.metadata(path).get(METADATA)
+    about = contents.about.get(METADATA)
     if about is None:
         raise FileError(
-            f"{path.name} holds arrays and no model.",
+            f"{name} holds arrays and no model.",
             "Expected a file that gatewise.save wrote.",
             "Build the model, and load the arrays into it.",
         )
     try:
-        said = json.loads(about)
-        kept = _Description(
-            Network.from_dict(said["network"]), str(said["framework"]), str(said["form"]), frozenset(said["frozen"])
-        )
-        own_layouts(kept.framework, kept.network, kept.form)
-        shapes(kept.network)
+        said = checkpoints.parse_json(about)
+        framework, form, frozen = (said[key] for key in ("framework", "form", "frozen"))
+        if not isinstance(frozen, list) or not all(isinstance(text, str) for text in (framework, form, *frozen)):
+            raise ValueError("its framework, form or frozen tensors are no names")
+        kept = _Description(Network.from_dict(said["network"]), framework, form, frozenset(frozen))
         if not kept.network.layers or kept.form not in FORMS or not holds_models(kept.framework):
             raise ValueError(f"{kept.framework} {kept.form} of {len(kept.network.layers)} layers")
-    except (ValueError, KeyError, TypeError, GatewiseError) as error:
-        text = error.met if isinstance(error, GatewiseError) else repr(error)
+        own_layouts(kept.framework, kept.network, kept.form)
+        shapes(kept.network)
+    except (ValueError, KeyError, TypeError, RecursionError, GatewiseError) as error:
+        text = error.met if isinstance(error, GatewiseError) else str(error)
         raise FileError(
-            f"{path.name}: its description cannot be read: {text}",
+            f"{name}: its description cannot be read: {text.rstrip('.')}.",
             "Expected what gatewise.save wrote.",
             "Save it again.",
         ) from None
     return kept
 
 
-def _check_complete(path: Path, plans: dict[str, Plan], arrays: dict[str, np.ndarray]) -> None:
+def _check_enough(name: str, network: Network, contents: checkpoints.Contents) -> None:
+    """Raise ``FileError`` where a file says that it holds more layers than it has arrays, before any is planned."""
+    specs = [layer.spec for layer in network.weighted]
+    layers = sum(spec.layers * spec.directions if isinstance(spec, Recurrent) else 1 for spec in specs)
+    bare = sum(isinstance(spec, Attending | Norm) for spec in specs)  # They may have no weights at all.
+    if layers - bare > len(contents.arrays):
+        raise FileError(
+            f"{name} says that it has {layers:,} layers, and holds {len(contents.arrays):,} arrays.",
+            "Each layer and direction has at least one.",
+            "Save it again, or check that it is whole.",
+        )
+
+
+def _check_complete(name: str, plans: dict[str, Plan], arrays: dict[str, np.ndarray]) -> None:
     """Raise ``FileError`` where the arrays of a file are not those of the model in it."""
-    wanted = {f"{layer}.{name}": shape for layer, made in plans.items() for name, shape in made.source_shapes.items()}
-    found = {name: array.shape for name, array in arrays.items()}
-    for name, array in arrays.items():
+    wanted = {
+        f"{layer}.{tensor}": shape for layer, made in plans.items() for tensor, shape in made.source_shapes.items()
+    }
+    found = {tensor: array.shape for tensor, array in arrays.items()}
+    for tensor, array in arrays.items():
         if array.dtype.name not in ("float32", "float64"):
-            raise FileError(f"{path.name}: {name!r} is of {array.dtype.name}.", "Expected float32.", "Save it again.")
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            met, expected = (str(each.get(name, "not there")) for each in (found, wanted))
+            raise FileError(f"{name}: {tensor!r} is of {array.dtype.name}.", "Expected float32.", "Save it again.")
+    for tensor in [*wanted, *found]:
+        if wanted.get(tensor) != found.get(tensor):
+            met, expected = (str(each.get(tensor, "not there")) for each in (found, wanted))
             raise FileError(
-                f"{path.name}: {name!r} is {met}, and by the description {expected}.",
+                f"{name}: {tensor!r} is {met}, and by the description {expected}.",
                 "Expected what gatewise.save wrote.",
                 "Save it again, or check that it is whole.",
             )
@@ -336,15 +357,11 @@ def _dtype(arrays: dict[str, np.ndarray]) -> str:
 
 
 def open_keras(path: Path) -> Any:
-    """Read a Keras model from a file, by Keras itself."""
-    if not os.path.isfile(path):
-        raise FileError(f"{path} is not there.", "Expected a .keras file.", "Check the name.")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise FileError(
-            f"{path.name} cannot be read: it is no zip file, or not all of one.",
-            "A .keras file is a zip file with config.json, metadata.json and model.weights.h5 in it.",
-            "Save the model again with Keras 3; a file of HDF5 is called .h5.",
-        )
+    """Read a Keras model from a private copy of a file, by Keras itself.
+
+    Raises:
+        FileError: It holds no model that can be read.
+    """
     side: ModelAdapter = model_adapter("keras")
     try:
         return side.open_file(str(path))
@@ -354,6 +371,7 @@ def open_keras(path: Path) -> Any:
         text = str(error).strip().splitlines()
         # Keras says it behind several pages of configs: the innermost layer comes last.
         missing = re.findall(r"Could not locate (?:class|function) '([^']+)'", str(error))
+        missing += re.findall(r"Unknown [\w ]+: '([^']+)'", str(error))
         homes = re.findall(r"'registered_name': '([^']+)'", str(error))
         if missing:
             home = next((name for name in reversed(homes) if name.endswith(missing[-1])), missing[-1])
@@ -363,10 +381,17 @@ def open_keras(path: Path) -> Any:
                 f"Import the module that registers {home} and load the file again.",
             ) from error
         raise FileError(
-            f"{path.name} cannot be read: {text[0] if text else type(error).__name__}",
-            "Expected a model that Keras 3 saved.",
-            "Where it holds classes of its own, import their module first and use gatewise.port.",
+            f"{path.name} cannot be read: {text[0][:300] if text else type(error).__name__}",
+            "Expected a model that Keras 3 can read.",
+            "Load it with keras.saving.load_model where you made it, and save it again as .keras.",
         ) from error
+
+
+READ = (*checkpoints.KERAS_FILES, ".safetensors")
+"""Suffixes of files that hold a model."""
+
+WRITTEN = {".safetensors": "torch", ".keras": "keras"}
+"""Suffix of a file that is written → the framework that a model in it is ported to."""
 
 
 def port_file(
@@ -377,16 +402,13 @@ def port_file(
     Raises:
         FileError: A file cannot be read or written.
     """
+    source, target = path_of(source), path_of(target)
+    checkpoints.check_readable(source, READ)
+    checkpoints.check_writable(target, WRITTEN)
     from gatewise.parity.verify import verify
 
-    source, target = Path(source), Path(target)
-    goes_to = {".safetensors": "torch", ".keras": "keras"}.get(target.suffix)
-    if goes_to is None:
-        raise FileError(
-            f"{target.name} has no suffix that is known here.", "Known: .safetensors, .keras.", "Choose one of these."
-        )
     obj = load(source)
-    done = port(obj, goes_to, inputs, second_bias=second_bias)
+    done = port(obj, WRITTEN[target.suffix.lower()], inputs, second_bias=second_bias)
     parity = verify(obj, done.result, inputs=inputs)
     if parity.passed:
         save(done.result, target)

@@ -140,7 +140,7 @@ class ModelAdapter(Adapter, Protocol):
         """Say whether float64 is computed in float64."""
 
     def open_file(self, path: str) -> Any:
-        """Read an object from a file of the framework's own."""
+        """Read an object from a private copy of a file of the framework's own; the copy may be changed."""
 
     def save_file(self, obj: Any, path: str) -> None:
         """Write an object to a file of the framework's own."""

@@ -1,107 +1,146 @@
-"""Named arrays in and out of files, one module per container, chosen by the file's suffix; no framework is needed."""
+"""Named arrays in and out of files, one module per container, chosen by the file's suffix; no framework is needed.
+
+A file is data from a stranger: it is read once, and what it states is held against what is stored in it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gatewise.errors import FileError
+from gatewise.arguments import path_of
+from gatewise.checkpoints.reading import opened as opened
+from gatewise.checkpoints.reading import parse_json as parse_json
+from gatewise.checkpoints.reading import read_once as read_once
+from gatewise.checkpoints.reading import snapshot as snapshot
+from gatewise.checkpoints.writing import whole as whole
+from gatewise.checkpoints.writing import write_text as write_text
+from gatewise.errors import FileError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
 CONTAINERS = {".npz": "npz", ".safetensors": "safetensors"}
-"""Suffix → module of this package; each has ``load(path)`` and ``save(path, arrays)``."""
+"""Suffix → module of this package; each has ``decode(data, path)`` and ``save(path, arrays, about)``."""
+
+KERAS_FILES = (".keras", ".h5", ".hdf5")
+"""Suffixes of files that Keras reads."""
+
+_TORCH = (
+    "a pickled file of PyTorch",
+    "Load it with torch.load(…, weights_only=True) into its model, and give the model to gw.port or gw.save.",
+)
+OTHERS: dict[str, tuple[str, str]] = {
+    ".weights.h5": (
+        "Keras's weights without the model",
+        "Build the model, model.load_weights(…), and save it whole: model.save('model.keras').",
+    ),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _TORCH),
+    ".onnx": (
+        "a model of ONNX",
+        "Arrays of a layer in it: read them with onnx.numpy_helper, save an .npz, and map it.",
+    ),
+    ".pb": ("a graph of TensorFlow", "Save the model again in its own code: model.save('model.keras')."),
+    ".tflite": ("a model of TensorFlow Lite", "Port the model that it was made from."),
+    ".pkl": ("a pickle, which can run code when it is read", "Load it yourself, and give the object to gw.port."),
+    ".npy": ("one array without a name", "Save the arrays of a layer together, by name: numpy.savez."),
+    ".index": ("the index of a checkpoint of TensorFlow", "Load it into its model, and save that: model.save(…)."),
+    ".msgpack": ("a checkpoint of Flax", "Restore it with flax, and save its arrays with numpy.savez."),
+}
+"""Suffix of a file that is not read → what it is, and how to go on."""
 
 
-def _container(path: Path) -> str:
-    if path.suffix.lower() not in CONTAINERS:
-        raise FileError(
-            f"{path} has no suffix that is known here.",
-            f"Known: {', '.join(CONTAINERS)}.",
-            "Name the file so that its suffix says what it is.",
-        )
-    return f"gatewise.checkpoints.{CONTAINERS[path.suffix.lower()]}"
+class Contents(NamedTuple):
+    """What was in a file: its arrays by name, and the texts that it carries beside them."""
+
+    arrays: dict[str, np.ndarray]
+    about: dict[str, str]
 
 
-def _check_there(path: Path) -> None:
+def unsupported(path: Path, known: Iterable[str]) -> FileError:
+    """Return the error for a file of a type that is not read, or not written, here."""
+    there = f"Supported here: {', '.join(known)}."
+    if path.is_dir():
+        saved = (path / "saved_model.pb").exists()
+        what = " is a folder" + (": a SavedModel of TensorFlow." if saved else ".")
+        return FileError(f"{path}{what}", there, OTHERS[".pb"][1] if saved else "Name the file in it.")
+    name = path.name.lower()
+    for suffix, (what, way_on) in OTHERS.items():
+        if name.endswith(suffix):
+            return FileError(f"{path.name}: unsupported file type {suffix}, {what}.", there, way_on)
+    return _by_suffix(path, known)
+
+
+def _by_suffix(path: Path, known: Iterable[str]) -> FileError:
+    suffix = path.suffix.lower()
+    return FileError(
+        f"{path.name}: unsupported file type{f' {suffix}' if suffix else ''}.",
+        f"Supported here: {', '.join(known)}.",
+        f"{nearest(suffix, known)}Use one of these."
+        if suffix
+        else "The suffix of the name says the type: add one of these.",
+    )
+
+
+def check_readable(path: Path, known: Iterable[str]) -> None:
+    """Raise ``FileError`` where there is no such file, or where it is of another type than those that are known.
+
+    Nothing is opened, and nothing imported.
+    """
+    known = tuple(known)
+    name = path.name.lower()
+    listed = name.endswith(known) and not name.endswith(".weights.h5")
     if os.path.isfile(path):
+        if not listed:
+            raise unsupported(path, known)
         return
-    what = "is a folder" if os.path.isdir(path) else "is no plain file" if os.path.exists(path) else "is not there"
-    raise FileError(f"{path} {what}.", "Expected a file of arrays.", "Check the name.")
+    if os.path.isdir(path) or (not listed and not name):
+        raise unsupported(path, known)
+    what = "is no plain file" if os.path.exists(path) else "is not there"
+    raise FileError(f"{path} {what}.", f"Expected a file: {', '.join(known)}.", "Check the name.")
+
+
+def check_writable(path: Path, known: Iterable[str]) -> None:
+    """Raise ``FileError`` where nothing is written to files of this type; the suffix says it."""
+    if path.suffix.lower() not in known:
+        raise _by_suffix(path, known)
+
+
+def read(path: str | Path) -> Contents:
+    """Return all that is in a file of arrays; it is read once.
+
+    Raises:
+        FileError: The file is missing, damaged, or of an unsupported type.
+    """
+    path = path_of(path)
+    check_readable(path, CONTAINERS)
+    arrays, about = _container(path).decode(read_once(path), path)
+    return Contents(arrays, about)
 
 
 def load(path: str | Path) -> dict[str, np.ndarray]:
     """Return the arrays of a file by name.
 
     Raises:
-        FileError: The file is missing, damaged, or of an unknown kind.
+        FileError: The file is missing, damaged, or of an unsupported type.
     """
-    path = Path(path)
-    container = _container(path)
-    _check_there(path)
-    return cast("dict[str, np.ndarray]", importlib.import_module(container).load(path))
-
-
-def metadata(path: str | Path) -> dict[str, str]:
-    """Return the texts that a file carries beside its arrays; a container without any has none.
-
-    Raises:
-        FileError: The file is missing, damaged, or of an unknown kind.
-    """
-    path = Path(path)
-    container = importlib.import_module(_container(path))
-    _check_there(path)
-    return cast("dict[str, str]", container.metadata(path))
+    return read(path).arrays
 
 
 def save(path: str | Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None) -> None:
     """Write arrays to a file, whole or not at all; ``about`` are texts to carry beside them.
 
     Raises:
-        FileError: The suffix is unknown, or the file cannot be written.
+        FileError: The type is unsupported, or the file cannot be written.
     """
-    path = Path(path)
-    container = importlib.import_module(_container(path))
+    path = path_of(path)
+    check_writable(path, CONTAINERS)
     with whole(path) as unfinished:
-        container.save(unfinished, arrays, about or {})
+        _container(path).save(unfinished, arrays, about or {})
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write text to a file, whole or not at all."""
-    with whole(Path(path)) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a file beside the wanted one, which takes its place once everything is written."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be written: {error.strerror}.", f"Folder {path.parent}.", "Choose another place."
-        ) from None
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        os.chmod(unfinished, 0o666 & ~_umask())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be written: {error.strerror}.", "Nothing was left behind.", "Choose another place."
-        ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _container(path: Path) -> Any:
+    return importlib.import_module(f"gatewise.checkpoints.{CONTAINERS[path.suffix.lower()]}")

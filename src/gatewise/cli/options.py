@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from gatewise.arguments import path_of
 from gatewise.core.spec import KINDS, MERGES, Spec, unknown_option
 from gatewise.errors import FileError, SpecError, nearest
 
@@ -107,25 +108,17 @@ def is_path(word: str) -> bool:
 
 def check_inputs(*paths: str, suffixes: Sequence[str] = MODELS) -> None:
     """Raise ``FileError`` where a file to read is missing or of an unsupported type, before anything is imported."""
+    from gatewise import checkpoints
+
     for path in paths:
-        if os.path.isdir(path):
-            raise FileError(f"{path} is a folder.", f"Expected a file: {', '.join(suffixes)}.", "Name the file in it.")
-        check_suffix(path, suffixes)
-        if not os.path.exists(path):
-            raise FileError(f"{path} is not there.", f"Expected a file: {', '.join(suffixes)}.", "Check the name.")
+        checkpoints.check_readable(path_of(path), suffixes)
 
 
 def check_suffix(path: str, suffixes: Sequence[str]) -> None:
     """Raise ``FileError`` where the suffix of a file is not one of these."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in suffixes:
-        raise FileError(
-            f"{os.path.basename(path) or repr(path)}: unsupported file type{f' {suffix}' if suffix else ''}.",
-            f"Supported: {', '.join(suffixes)}.",
-            nearest(suffix, suffixes) + "Use one of these."
-            if suffix
-            else "The suffix of the name says the type: add one of these.",
-        )
+    from gatewise import checkpoints
+
+    checkpoints.check_writable(path_of(path), suffixes)
 
 
 def check_place(path: str) -> None:

@@ -10,6 +10,9 @@ from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_
 from gatewise.core.spec import source_of as source_of  # what a reference means belongs to networks, too
 from gatewise.errors import SpecError, nearest
 
+MOST_LAYERS = 3_000
+"""Layers that the description of a network in a file may have."""
+
 LEFT_STATES = "the states that it kept are left behind; a port begins with zeros, as after reset_state()."
 """What a port says of a stateful layer that has run."""
 

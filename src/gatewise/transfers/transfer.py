@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from gatewise import checkpoints
+from gatewise.arguments import path_of
 from gatewise.core.inventory import Role
 from gatewise.core.layout import store
 from gatewise.errors import GatewiseError, SpecError, TransferError, nearest
 from gatewise.explaining import inventory as inventory_of
 from gatewise.explaining import inventory_of_arrays, settled_inventory
-from gatewise.live import DTYPES, METADATA, load
+from gatewise.live import DTYPES, METADATA, load, restore
 from gatewise.parity.result import OutputParity, Parity
 from gatewise.registry import owner
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, filled, verdict
@@ -79,10 +80,11 @@ def side_of(obj: Any, feed: Feed | None) -> Side:
     """Return one model of a transfer: a live one, a file, or a dict of arrays."""
     label = Path(obj).name if isinstance(obj, str | Path) else ""
     if isinstance(obj, str | Path):
-        path = Path(obj)
-        if path.suffix in checkpoints.CONTAINERS and METADATA not in checkpoints.metadata(path):
-            return _of_arrays(checkpoints.load(path), path.name)
-        obj = load(path)
+        path = path_of(obj)
+        contents = checkpoints.read(path) if path.suffix.lower() in checkpoints.CONTAINERS else None
+        if contents is not None and METADATA not in contents.about:
+            return _of_arrays(contents.arrays, path.name)
+        obj = load(path) if contents is None else restore(path.name, contents)
     if isinstance(obj, Mapping):
         arrays = {str(name): _array(str(name), value) for name, value in obj.items()}
         return _of_arrays(arrays, "a dict of arrays")
