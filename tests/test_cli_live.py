@@ -52,7 +52,7 @@ def test_port_there_and_back(keras, model, source, tmp_path):
     there, back = tmp_path / "model.safetensors", tmp_path / "model2.keras"
     done = invoke("port", source, there)
     assert done.exit_code == 0, done.output
-    for fact in ("keras → torch: 3 layers", "exact", "Parity passed", "head.output", "mistakes were planted"):
+    for fact in ("keras → torch: 3 layers", "exact", "Parity passed", "head.output", "test faults were tried"):
         assert fact in done.stdout, fact
     counts = [model.count_params(), gw.count(gw.describe(there), "torch").total]
     [total] = [line.split() for line in done.stdout.splitlines() if line.startswith("total")]

@@ -14,7 +14,7 @@ from gatewise.core.between import TESTS, Input, Operation
 from gatewise.core.network import Layer, Network
 from gatewise.core.spec import LSTM, RUN
 from gatewise.errors import SpecError, UnsupportedModelError
-from gatewise.parity.faults import TAKEN_FOR
+from gatewise.parity.fault_rows import TAKEN_FOR
 from gatewise.parity.subject import side
 
 STEPS, FEATURES, BATCH = 5, 3, 3

@@ -448,7 +448,7 @@ def test_every_fact_is_there_and_printed(keras, square):
     text = str(parity)
     for fact in ("Parity passed", "3 outputs", "float32", "seed 3", "lstm.state_c", "(3, 7, 4)", "max |Δ|", "relative"):
         assert fact in text, fact
-    for fact in ("tolerance", "1.0e-05", "(1, 4, 3)", "mistakes were planted", "Initial states were not tried"):
+    for fact in ("tolerance", "1.0e-05", "(1, 4, 3)", "test faults were tried", "Initial states were not tried"):
         assert fact in " ".join(text.split()), fact
 
 

@@ -188,13 +188,23 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
     return [as_array(each) for each in outputs(obj, inputs, states)]
 
 
+def call_again(obj: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what ``call`` gives where the states that the call before left go on."""
+    return [as_array(each) for each in outputs(obj, inputs, forgets=False)]
+
+
 def outputs(
-    obj: Any, inputs: Sequence[Any], states: Sequence[Any] | None = None, *, training: bool = False
+    obj: Any,
+    inputs: Sequence[Any],
+    states: Sequence[Any] | None = None,
+    *,
+    training: bool = False,
+    forgets: bool = True,
 ) -> list[Any]:
-    """Return what ``call`` gives, as tensors of the backend."""
+    """Return what ``call`` gives, as tensors of the backend; ``forgets`` says whether states are forgotten before."""
     import keras
 
-    for layer in obj._flatten_layers():
+    for layer in obj._flatten_layers() if forgets else ():
         if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None:
             layer.reset_state()
     if is_cell(obj):

@@ -569,11 +569,23 @@ def call(obj: Any, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray] | 
         return [np.array(each.cpu().numpy()) for each in outputs(obj, given, start)]
 
 
-def outputs(obj: Any, given: Sequence[torch.Tensor], start: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
-    """Return what ``call`` gives, as tensors of the graph; gradients and dropout are as the caller has set them."""
+def call_again(obj: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what ``call`` gives where the states that the call before left go on."""
+    with evaluating(obj):
+        given = [tensor(obj, array) for array in inputs]
+        return [np.array(each.cpu().numpy()) for each in outputs(obj, given, forgets=False)]
+
+
+def outputs(
+    obj: Any, given: Sequence[torch.Tensor], start: Sequence[torch.Tensor] | None = None, *, forgets: bool = True
+) -> list[torch.Tensor]:
+    """Return what ``call`` gives, as tensors of the graph; gradients and dropout are as the caller has set them.
+
+    ``forgets`` says whether a stateful module forgets before.
+    """
     from gatewise_torch.model import gather
 
-    for module in obj if is_chain(obj) else [obj]:
+    for module in (obj if is_chain(obj) else [obj]) if forgets else ():
         if hasattr(module, "reset_state"):
             module.reset_state()
     if form(obj) == "cell":

@@ -147,15 +147,17 @@ def walk(
     >>> walk(flat, {"dense": {"kernel": np.ones((1, 2)), "bias": np.ones(1)}}, [np.array([[1.0, 2.0]])])
     [array([[4.]])]
     """
-    going = _Walk(network, weights, inputs, states, ways, masks=masks)
+    going = Walk(network, weights, inputs, states, ways, masks=masks)
     going.run(network.layers)
-    return [going.values[name][number] for name, number in map(source_of, network.results)]
+    return going.results()
 
 
-class _Walk:
-    """Runs layers one after the other.
+class Walk:
+    """Runs layers one after the other; what each gave stays at hand.
 
     Attributes:
+        waiting: The inputs that no layer has taken yet.
+        left: The first states that no layer has taken yet.
         values: Layer → what it gave.
         carried: Layer → the mask that goes on from it, or None.
         kept: Layer → the states that its last use left, where it keeps them.
@@ -169,9 +171,10 @@ class _Walk:
         states: Sequence[Array] | None,
         ways: Mapping[str, Way] | None,
         *,
-        masks: bool,
+        masks: bool = True,
     ) -> None:
         self.network, self.weights, self.ways, self.masks = network, weights, ways or {}, masks
+        self.specs = {layer.name: layer.spec for layer in network.layers}
         self.waiting, self.left = list(inputs), list(states or [])
         self.interleaved = network.interleaved
         self.values: dict[str, list[Array]] = {}
@@ -216,7 +219,11 @@ class _Walk:
 
     def _mask_with(self, reference: str) -> Array | None:
         name, number = source_of(reference)
-        return None if is_beside(self.network[name].spec, number) else self.carried[name]
+        return None if is_beside(self.specs[name], number) else self.carried[name]
+
+    def results(self) -> list[Array]:
+        """Return what comes out of the network."""
+        return [self.values[name][number] for name, number in map(source_of, self.network.results)]
 
     def _run_one(self, layer: Layer) -> None:
         spec, values = layer.spec, self.values
@@ -242,6 +249,8 @@ class _Walk:
             given = [_on_each_step(state, value.shape[1 : 1 + layer.distributed]) for state in given]
             given = given or self.kept.get(layer.keeper, [])
         way = self.ways.get(layer.owner, plain)
+        if layer.step:
+            way, value = _one_step(way), value[:, None]
         call = Call(spec, self.weights.get(layer.owner, {}), value, mask if layer.masked else None, given or None)
         if isinstance(spec, Merge):
             among = [mask, *map(self._mask_with, layer.inputs[1:])]
@@ -256,6 +265,16 @@ class _Walk:
         else:
             values[layer.name] = _each_step(call, way, layer.distributed)
         self.carried[layer.name] = _mask_behind(layer, value, mask) if self.masks else None
+
+
+def _one_step(way: Way) -> Way:
+    """Return the way to run a bare cell, whose outputs have no time axis."""
+
+    def run(call: Call) -> list[Array]:
+        made = way(call)
+        return [each[:, 0] if each.ndim > 2 else each for each in made]
+
+    return run
 
 
 def _with_states(call: Call, way: Way, axes: int) -> tuple[list[Array], list[Array]]:

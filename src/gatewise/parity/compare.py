@@ -1,8 +1,8 @@
 """Two objects run on the same trials in one type of numbers: the tolerance, every output, and which faults would show.
 
 A comparison that cannot fail proves nothing: dead relus, a single step from a zero state or a softmax over one unit
-give equal outputs whatever the weights. So each mistake that ports are known for is planted in a copy, and where one of
-them would have moved the outputs too little, the verdict is *inconclusive*.
+give equal outputs whatever the weights. So test faults are judged (``judging.py``), and where one of them would have
+moved the outputs too little, the verdict is *inconclusive*.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gatewise.parity.faults import with_mistakes
 from gatewise.parity.result import OutputParity, Planted
 from gatewise.parity.subject import Runner, Side, Trial
-from gatewise.parity.trials import draw_trial
 
 FLOOR = 1e-5
 """Smallest tolerance of a float32 comparison, relative to the largest output (at least 1)."""
@@ -35,10 +33,7 @@ ROUNDED = 2.0**-24
 """Tolerance of float32 objects that are compared in float64: how far float32 rounds a number."""
 
 SEEN = 100
-"""How many tolerances a planted mistake must move the outputs by."""
-
-STRONGER = ((32, 9, 1.0), (8, 7, 4.0), (8, 7, 16.0))
-"""Batch, length and scale of the inputs that are fed, too, where a planted mistake did not show."""
+"""How many tolerances a test fault must move the outputs by."""
 
 
 class Comparison:
@@ -53,7 +48,7 @@ class Comparison:
         trials: What was fed.
         ours: The outputs of the first, for each trial.
         theirs: The outputs of the second.
-        moved: Layer and mistake → how far the mistake moved the outputs, relative to the largest.
+        moved: Layer and mistake → how far that test fault moves the outputs, relative to the largest.
     """
 
     def __init__(self, first: Side, second: Side, trials: Sequence[Trial], *, why: str = "") -> None:
@@ -159,14 +154,14 @@ class Comparison:
         self.ours.append(ours)
         self.theirs.append(theirs)
 
-    def add_stronger(self, random: np.random.Generator, batch: int, length: int, scale: float) -> None:
-        """Feed more, if it rounds no more than what was fed before, and plant again what was not seen."""
-        free = any(trial.free for trial in self.trials)
-        trial = draw_trial(self.first.side.network, random, batch, length, scale, free=free)
+    def add_quiet(self, trial: Trial) -> bool:
+        """Feed more, if it rounds no more than what was fed before; say whether it does."""
         ran = self.first.run(trial), self.second.run(trial)
-        if NOISES * self._noise(trial, *ran) <= self.tolerance and all(np.isfinite(output).all() for output in ran[0]):
+        quiet = NOISES * self._noise(trial, *ran) <= self.tolerance
+        if quiet and all(np.isfinite(output).all() for output in ran[0]):
             self._keep(trial, *ran)
-            self.plant(since=len(self.trials) - 1)
+            return True
+        return False
 
     @property
     def alike(self) -> bool:
@@ -189,30 +184,13 @@ class Comparison:
 
     @property
     def planted(self) -> tuple[Planted, ...]:
-        """What was planted, and by how many tolerances each mistake moved the outputs."""
+        """The test faults, and by how many tolerances each moved the outputs."""
         return tuple(Planted(*place, moved / self.tolerance) for place, moved in self.moved.items())
 
     @property
     def unseen(self) -> list[Planted]:
-        """The planted mistakes that did not show."""
+        """The test faults that did not show."""
         return [each for each in self.planted if not each.moved >= SEEN]
-
-    def plant(self, since: int = 0) -> None:
-        """Plant each mistake that was not seen yet in a copy, and run the trials from a number on."""
-        # Where a free copy was compared it is the one to plant in: it sees at least what the other sees.
-        free = any(trial.free for trial in self.trials)
-        places = [place for place in range(since, len(self.trials)) if self.trials[place].free == free]
-        seen = {(each.layer, each.mistake) for each in self.planted if each.moved >= SEEN}
-        right = self.second.copy(free=free)
-        compared = right.compared_layers()
-        for layer, mistake, wrong in with_mistakes(right.twin(self.second.dtype), seen):
-            if layer not in compared:
-                continue  # It serves an output that the source does not give.
-            moved = self.moved.get((layer, mistake), 0.0)
-            for place in places:
-                if moved < SEEN * self.tolerance:
-                    moved = max(moved, change(self.theirs[place], wrong.run(self.trials[place])))
-            self.moved[layer, mistake] = moved
 
 
 def distance(here: np.ndarray, there: np.ndarray) -> float:

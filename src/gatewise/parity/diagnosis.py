@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gatewise.arrays.miswired import recurrent_ways
-from gatewise.arrays.network import Way, plain, unstacked, walk
+from gatewise.arrays.network import Way, plain, unstacked
 from gatewise.arrays.readings import Pair, Reading
 from gatewise.core.between import Dropout, Input, Masking
 from gatewise.core.layout import CANONICAL, GATES
@@ -29,6 +29,7 @@ from gatewise.live import own_layouts
 from gatewise.parity.compare import Comparison
 from gatewise.parity.faults import mistakes
 from gatewise.parity.outputs import Pick
+from gatewise.parity.reference import run
 from gatewise.parity.result import Found
 from gatewise.parity.subject import Side, Trial
 from gatewise.parity.units import Parts, Unit, alike, halves, restacked, units
@@ -95,7 +96,7 @@ class Guess:
 
     def run(self, trial: Trial) -> list[Array]:
         """Return all outputs of a trial that are compared."""
-        outputs = walk(self.network, self.weights, trial.inputs, trial.states, self.ways, masks=self.masks)
+        outputs = run(self.network, self.weights, trial, self.ways, masks=self.masks)
         return [pick.take(outputs) for pick in self.picks] if self.picks else outputs
 
     def with_option(self, layer: str, option: str, value: Any) -> Guess:

@@ -1,35 +1,43 @@
-"""Test faults: mistakes that ports are known for, put into a copy to see whether the inputs would have shown them."""
+"""Test faults: mistakes that ports are known for, each put into a description to see whether the inputs show it."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from gatewise.core.between import Activation, Dropout, Operation, Permute, Repeat, Reshape, Softmax
-from gatewise.core.layout import CANONICAL, GATES, gates_of
+from gatewise.arrays.network import Call, plain
+from gatewise.core.between import Activation, Operation, Permute, Reshape, Softmax
+from gatewise.core.layout import GATES, gates_of
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.plan import plan
 from gatewise.core.shapes import shapes
-from gatewise.core.spec import Attention, Conv1D, Dense, Norm, Recurrent, Spec
-from gatewise.live import own_layouts
-from gatewise.parity.subject import Side
-
-TAKEN_FOR = dict(
-    pair
-    for one, other in (
-        *(("not_equal", "equal"), ("greater", "less_equal"), ("less", "greater_equal")),
-        *(("logical_and", "logical_or"), ("max", "min"), ("mean", "sum"), ("add", "subtract")),
-    )
-    for pair in ((one, other), (other, one))
-)
-"""Operation → the one that it is taken for by mistake; of a comparison, what passes where it does not."""
+from gatewise.core.spec import Attention, Dense, Recurrent, Spec
+from gatewise.parity.fault_rows import ROWS, Row, mask_rows, option_rows
+from gatewise.parity.reference import Reference, Wrong
+from gatewise.parity.units import Parts
 
 
-def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+class Fault(NamedTuple):
+    """One test fault.
+
+    Attributes:
+        layer: The layer that has it, in the network without stacks.
+        mistake: What is wrong.
+        option: Whether it is how the layer runs that is wrong, and not its weights.
+        plant: From a reference to what differs in it.
+    """
+
+    layer: str
+    mistake: str
+    option: bool
+    plant: Callable[[Reference], Wrong]
+
+
+def mistakes(layer: Layer, weights: Parts) -> Iterator[tuple[str, Parts]]:
     """Yield each mistake that a port may make in one layer: its name, and canonical weights that have it.
 
     A mistake that changes no weight is none, and is left out; so is one that the cell cannot tell.
@@ -63,48 +71,6 @@ def mistakes(layer: Layer, weights: dict[str, np.ndarray]) -> Iterator[tuple[str
             for name, array in weights.items()
         }
         yield f"{part.replace('_', ' ')} transposed", turned
-
-
-def _steps_alike(network: Network) -> set[str]:
-    """Return the layers that give the same at each step, so that the direction in which they are read is none."""
-    alike: set[str] = set()
-    found = shapes(network)
-    for layer in network.layers:
-        if 1 in found.get(layer.name, ((),))[0][1 + layer.distributed : 2 + layer.distributed]:
-            alike.add(layer.name)  # a single step, as of a pool over all
-            continue
-        kept = isinstance(layer.spec, Activation | Dense | Dropout | Norm) and source_of(layer.inputs[0])[0] in alike
-        if isinstance(layer.spec, Repeat) or kept:
-            alike.add(layer.name)
-    return alike
-
-
-def misreadings(layer: Layer, alike: Collection[str] = ()) -> Iterator[tuple[str, Layer]]:
-    """Yield each mistake that is not one of weights: its name, and the layer as it would be taken for.
-
-    A direction that is not turned shows where reading from the other end shows; it is no mistake where what is read is
-    the same at each step, as behind the layers of ``alike``.
-    """
-    if isinstance(layer.spec, Recurrent) and not (layer.inputs and source_of(layer.inputs[0])[0] in alike):
-        turned = layer.spec.replace(go_backwards=not layer.spec.go_backwards)
-        yield "sequence read from the other end", dataclasses.replace(layer, spec=turned)
-    if isinstance(layer.spec, Operation) and layer.spec.function in TAKEN_FOR:
-        wrong = TAKEN_FOR[layer.spec.function]
-        yield f"{wrong} for {layer.spec.function}", dataclasses.replace(layer, spec=layer.spec.replace(function=wrong))
-    if isinstance(layer.spec, Conv1D) and layer.spec.width > 1 and layer.spec.padding != "valid":
-        padding = "causal" if layer.spec.padding == "same" else "same"
-        yield (
-            f"padding {padding} for {layer.spec.padding}",
-            dataclasses.replace(layer, spec=layer.spec.replace(padding=padding)),
-        )
-    other = {"tanh": "relu", "relu": "tanh"}.get(str(layer.spec.options().get("activation")))
-    if other:
-        name = f"{other} for {'relu' if other == 'tanh' else 'tanh'}"
-        yield name, dataclasses.replace(layer, spec=layer.spec.replace(activation=other))
-
-
-BIASED = ("bias dropped", "bias doubled")
-"""The mistakes of a bias alone."""
 
 
 def softmax_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
@@ -167,33 +133,64 @@ def _passed(spec: Spec) -> int | None:
     return 0 if _reshapes(spec) else None
 
 
-def with_mistakes(copy: Side, seen: Collection[tuple[str, str]]) -> Iterator[tuple[str, str, Side]]:
-    """Yield layer, mistake, and the copy with that mistake, until the next is asked for; leave out some."""
-    own = copy.adapter.natives(copy.obj)
-    form = copy.adapter.form(copy.obj)
-    layouts = own_layouts(copy.framework, copy.network, form, own)
-    alike = _steps_alike(copy.network)
-    # A bare cell reads one step, which has no direction, and its class says what it computes.
-    for layer in copy.network.layers if form != "cell" else ():
-        for name, taken in misreadings(layer, alike) if not layer.shares else ():
-            if (layer.name, name) not in seen:
-                right_options, wrong_options = layer.spec.options(), taken.spec.options()
-                changed = {key: value for key, value in wrong_options.items() if right_options[key] != value}
-                layers = [
-                    dataclasses.replace(each, spec=each.spec.replace(**changed)) if each.owner == layer.name else each
-                    for each in copy.network.layers
-                ]
-                yield layer.name, name, copy.rebuilt(Network(tuple(layers), copy.network.outputs), copy.dtype())
-    unseen = {name for shifts in softmax_shifts(copy.network).values() for name, _ in shifts}
-    for layer in copy.network.weighted:
-        canonical, right = CANONICAL[layer.spec.cell], copy.adapter.read(own[layer.name])
-        weights = plan(layer.spec, layouts[layer.name], canonical).apply(right)
-        back = plan(layer.spec, canonical, layouts[layer.name])
-        for name, wrong in mistakes(layer, weights):
-            if name in BIASED and layer.name in unseen:
+def faults(reference: Reference, masked: Collection[str], *, states: bool) -> list[Fault]:
+    """Return the test faults of a network without stacks.
+
+    Args:
+        reference: The network with its weights: a fault that changes none of them is none.
+        masked: The layers that a mask comes to.
+        states: Whether first states are fed.
+    """
+    found: dict[tuple[str, str], Fault] = {}
+    for layer in reference.network.layers:
+        parts = reference.weights.get(layer.name, {})
+        rows = [*(_weights_row(layer, name, wrong, parts) for name, wrong in mistakes(layer, parts))] if parts else []
+        if not layer.shares:
+            for kind, made in ROWS:
+                rows += made(layer) if isinstance(layer.spec, kind) else ()
+            rows += option_rows(layer, masked=bool(masked))
+        rows += mask_rows(layer) if layer.name in masked else ()
+        if states and isinstance(layer.spec, Recurrent) and not layer.inputs[1:]:
+            rows.append(Row("first states ignored", way=_from_zero))
+        for row in rows:
+            if row.weights is not None and _equal(row.weights(parts), parts):
                 continue
-            if (layer.name, name) in seen or all(np.array_equal(wrong[part], weights[part]) for part in weights):
-                continue
-            copy.adapter.write(own[layer.name], back.apply(wrong))
-            yield layer.name, name, copy
-        copy.adapter.write(own[layer.name], right)
+            fault = Fault(layer.name, row.mistake, row.weights is None, _plant(layer, row))
+            found.setdefault((fault.layer, fault.mistake), fault)
+    return list(found.values())
+
+
+def _weights_row(layer: Layer, name: str, wrong: Parts, parts: Parts) -> Row:
+    """Return a mistake of weights as a row, which makes it of other weights, too."""
+    return Row(name, weights=lambda given: wrong if given is parts else dict(mistakes(layer, given)).get(name, given))
+
+
+def _equal(wrong: Parts, right: Parts) -> bool:
+    return all(np.array_equal(wrong[part], right[part]) for part in right)
+
+
+def _from_zero(call: Call) -> list[np.ndarray]:
+    return plain(call._replace(states=None))
+
+
+def _plant(layer: Layer, row: Row) -> Callable[[Reference], Wrong]:
+    """Return what plants a row: in each use of a layer, where it is its options that are wrong."""
+
+    def plant(reference: Reference) -> Wrong:
+        if row.weights is not None:
+            return Wrong({}, {layer.name: row.weights(reference.weights[layer.name])}, {})
+        if row.way is not None:
+            return Wrong({}, {}, {layer.owner: row.way})
+        assert row.layer is not None
+        if row.layer.spec == layer.spec or type(row.layer.spec) is not type(layer.spec):
+            return Wrong({layer.name: row.layer}, {}, {})
+        right, wrong = layer.spec.options(), row.layer.spec.options()
+        options = {key: value for key, value in wrong.items() if right[key] != value}
+        layers = {
+            each.name: dataclasses.replace(each, spec=each.spec.replace(**options))
+            for each in reference.network.layers
+            if each.owner == layer.name and all(each.spec.options()[key] == right[key] for key in options)
+        }
+        return Wrong(layers, {}, {})
+
+    return plant

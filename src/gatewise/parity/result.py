@@ -29,7 +29,7 @@ class OutputParity(NamedTuple):
 
 
 class Planted(NamedTuple):
-    """A mistake that was planted in a copy, and how far it moved the outputs, in tolerances."""
+    """A test fault, and how far it moves the outputs, in tolerances."""
 
     layer: str
     mistake: str
@@ -111,7 +111,7 @@ class Parity:
         dtype: The type that the outputs were compared in.
         seed: Seed of the inputs.
         trials: What was fed, a text each.
-        planted: The mistakes that were planted.
+        planted: The test faults.
         advice: What to do where it did not pass, and what was not tried.
         diagnosis: The mistakes that keep the two apart, where they differ and it is known why.
         gradients: Each tensor's gradient, where gradients were compared.

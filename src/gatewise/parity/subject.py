@@ -27,16 +27,19 @@ class Trial(NamedTuple):
         inputs: One array for each input, batch first.
         states: Initial states, where both sides take them.
         free: Whether copies that take any length run it: one step from a zero state would hide the recurrent kernel.
+        before: The inputs of a call before it, after which what keeps its states goes on from them.
     """
 
     inputs: list[np.ndarray]
     states: list[np.ndarray] | None = None
     free: bool = False
+    before: list[np.ndarray] | None = None
 
     def text(self) -> str:
         """Say what was fed."""
         text = ", ".join(str(array.shape) for array in self.inputs)
         text += " with random initial states" if self.states is not None else ""
+        text += " in a second call" if self.before is not None else ""
         return text + (" to copies that take any length" if self.free else "")
 
 
@@ -105,7 +108,10 @@ class Side(NamedTuple):
 
     def run(self, trial: Trial) -> list[np.ndarray]:
         """Return all outputs of a trial that are compared."""
-        outputs = self.adapter.call(self.obj, trial.inputs, trial.states)
+        outputs = self.adapter.call(self.obj, trial.inputs if trial.before is None else trial.before, trial.states)
+        if trial.before is not None:
+            goes_on = getattr(self.adapter, "call_again", None)  # An adapter without it has no layers that keep states.
+            outputs = list((goes_on or self.adapter.call)(self.obj, trial.inputs))
         return [pick.take(outputs) for pick in self.picks] if self.picks else outputs
 
     def output_names(self) -> list[str]:

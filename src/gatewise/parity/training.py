@@ -22,6 +22,7 @@ from gatewise.core.spec import BatchNorm, Conv, Dense, Norm, Recurrent, Spec
 from gatewise.errors import GatewiseError
 from gatewise.live import own_layouts
 from gatewise.parity.compare import Comparison
+from gatewise.parity.descriptions import ALONE, unlike_in_training
 from gatewise.parity.faults import softmax_shifts
 from gatewise.parity.result import GradientParity, Parity, TrainingParity
 from gatewise.parity.subject import Side, Trial
@@ -87,12 +88,20 @@ def extend(found: Comparison, parity: Parity, *, gradients: bool, steps: int) ->
     if steps:
         training = compare_training(first, second, steps, parity.seed)
         verdict = verdict if training.passed else "failed"
+    unlike = unlike_in_training(first.network, second.network)
+    told = [*(each.text() for each in unlike), *(word.rstrip(".") for word in frozen_words(first, second))]
+    if told:
+        verdict = "failed"
+        advice.append(f"The two train differently: {'; '.join(told)}.")
     losses = training.losses if training is not None else ()
     finite = np.isfinite([each.largest for each in compared]).all() and np.isfinite(losses).all()
     if verdict != "failed" and not finite:
         verdict = "inconclusive"
         advice.append("Gradients or losses overflow, on both sides alike. Give smaller inputs (inputs=…).")
-    return dataclasses.replace(parity, gradients=compared, training=training, advice=tuple(advice), verdict=verdict)
+    remarks = tuple(each for each in parity.remarks if not each.endswith(ALONE))  # Said now as what it does.
+    return dataclasses.replace(
+        parity, gradients=compared, training=training, advice=tuple(advice), verdict=verdict, remarks=remarks
+    )
 
 
 # ── gradients ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +302,7 @@ def _batches(side: Side, steps: int, seed: int) -> list[tuple[list[np.ndarray], 
     random = np.random.default_rng(seed)
     made = []
     for _ in range(min(steps, DIFFERENT)):
-        trial = draw_trial(side.network, random, BATCH, LENGTH, 1.0, free=False)
+        trial = draw_trial(side.network, random, BATCH, LENGTH)
         made.append((trial.inputs, draw_targets(side, trial, random)))
     return [made[step % len(made)] for step in range(steps)]
 

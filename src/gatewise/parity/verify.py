@@ -10,12 +10,15 @@ import numpy as np
 from gatewise.core.between import Input
 from gatewise.core.network import Network
 from gatewise.errors import GatewiseError, SpecError
-from gatewise.parity.compare import SEEN, STRONGER, Comparison
+from gatewise.parity.compare import SEEN, Comparison
+from gatewise.parity.descriptions import ALONE, hidden_options, unlike_in_training
 from gatewise.parity.diagnosis import diagnose
 from gatewise.parity.inputs import for_network, read_inputs
+from gatewise.parity.judging import Judge
 from gatewise.parity.outputs import match, same_outputs
 from gatewise.parity.result import Parity, Planted
 from gatewise.parity.subject import Side, Trial, side
+from gatewise.parity.tables import rows_apart
 from gatewise.parity.training import extend
 from gatewise.parity.trials import make_trials
 
@@ -40,13 +43,17 @@ def verify(
     _check_same_inputs(first.network, second.network)
     random = np.random.default_rng(seed)
     arrays = None if given is None else for_network(given, first.network)
-    trials, notes = make_trials(first, second, random, arrays)
+    trials, notes = make_trials(first, second, random, arrays, rows_apart(first, second))
     first, second, remarks = _matched(first, second, trials[0])
     remarks += calling_remarks(first.calling(), second.calling(), states=_gives_states(first))
     with np.errstate(all="ignore"):
         found = Comparison(first, second, trials)
         if found.passed:
-            found = _planted(found, random, given=given is not None)
+            judge = Judge(found, random, given=given is not None)
+            found = judge.judge()
+            notes += judge.notes
+            if found.passed:
+                remarks += _descriptions(first.network, second.network)
         unseen = found.unseen
         if found.passed and unseen:
             parity = conclude(found, "inconclusive", seed, [*notes, *_advice(unseen, found.trials)], remarks)
@@ -124,22 +131,10 @@ def _check_same_inputs(first: Network, second: Network) -> None:
         )
 
 
-def _planted(found: Comparison, random: np.random.Generator, *, given: bool) -> Comparison:
-    """Plant mistakes in a copy; where some do not show feed more, and then compare in float64.
-
-    What shows a mistake must show it in the port, too: both sides are compared on everything that is fed.
-    """
-    found.plant()
-    for batch, length, scale in () if given else STRONGER:
-        if found.unseen:
-            found.add_stronger(random, batch, length, scale)
-    if found.unseen and found.passed and found.dtype != "float64" and found.first.side.doubles():
-        exact = found.in_double(f"float32 would not have shown {_number(len(found.unseen), 'planted mistake')}")
-        if exact is not None:
-            exact.plant()
-            if not exact.passed or not exact.unseen:
-                return exact
-    return found
+def _descriptions(first: Network, second: Network) -> list[str]:
+    """Say in what two sides that agree are described otherwise."""
+    said = [f"{each.text()}. {ALONE}" for each in unlike_in_training(first, second)]
+    return said + [f"{each.text()}. Nothing that was fed shows it." for each in hidden_options(first, second)]
 
 
 def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str], remarks: Sequence[str] = ()) -> Parity:
@@ -172,14 +167,10 @@ def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str], r
     )
 
 
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' if count != 1 else ''}"
-
-
 def _advice(unseen: list[Planted], trials: list[Trial]) -> list[str]:
     worst = min(unseen, key=lambda each: each.moved)
     told = (
-        f"{len(unseen)} planted mistakes would not have been seen, such as {worst.mistake} in {worst.layer!r}: "
+        f"{len(unseen)} test faults would not have been seen, such as {worst.mistake} in {worst.layer!r}: "
         f"it moves the outputs by {worst.moved:.2g} tolerances, and {SEEN} are needed."
     )
     steps = max((array.shape[1] for trial in trials for array in trial.inputs if array.ndim > 1), default=1)

@@ -138,7 +138,7 @@ def planning(plan: Plan) -> Report:
 
 
 def verifying(parity: Parity) -> Report:
-    """Lay out a comparison: every output, which mistake it is, the tolerance and why, what was fed and planted."""
+    """Lay out a comparison: every output, which mistake it is, the tolerance and why, what was fed, the test faults."""
     rows = [
         [
             each.name,
@@ -162,7 +162,7 @@ def verifying(parity: Parity) -> Report:
         ]
     if parity.planted:
         least = min(parity.planted, key=lambda each: each.moved)
-        seen = f"{len(parity.planted)} mistakes were planted. The least visible, {least.mistake} in {least.layer!r}, "
+        seen = f"{len(parity.planted)} test faults were tried. The least visible, {least.mistake} in {least.layer!r}, "
         seen += f"moves the outputs by {least.moved:,.0f} tolerances."
     else:
         seen = ""
