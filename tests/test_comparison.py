@@ -186,3 +186,27 @@ def test_chains_that_do_not_fit(first, second, specs):
         gw.Network.chain(*specs)
     assert f"Layer '{second}' cannot read what '{first}' gives, of shape (" in str(error.value)
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_a_gru_that_only_one_side_has_is_explained_all_the_same(reset):
+    """TensorFlow 1 resets before the product with one bias, torch after it with two."""
+    spec = gw.GRU(3, 50, reset=reset)
+    told = gw.explain(spec, "tf1", "torch")
+    assert (told.first.total, told.second.total) == (3 * 50 * (3 + 50 + 1), 3 * 50 * (3 + 50 + 2))
+    assert sum(cause.parameters for cause in told.causes) == told.difference == 3 * 50
+    assert told.notes[0] == (
+        "Two different functions: tf1:GRUCell resets before the recurrent product, torch:GRU after it. No weights make "
+        "their outputs agree."
+    )
+    parameters = {cause.name: cause.parameters for cause in told.causes}
+    assert parameters == {"second bias": 100, "candidate's recurrent bias": 50}
+    network = gw.explain(gw.Network.chain(spec, gw.LSTM(50, 2)), "tf1", "torch")
+    assert (network.first.total, network.second.total) == (told.first.total + 424, told.second.total + 432)
+    assert network.difference == sum(cause.parameters for cause in network.causes)
+    assert network.notes[0] == told.notes[0]
+    done = run("explain", "tf1", "torch", "--cell", "GRU", "-x", 3, "-u", 50)
+    assert "Two different functions" in done.output
+    with pytest.raises(gw.UnsupportedSpecError):
+        gw.explain(gw.GRU(3, 50, layers=2), "tf1:GRUCell", "torch:GRUCell")
+    assert not [note for note in gw.explain(spec, "keras", "onnx").notes if "different functions" in note]

@@ -8,28 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, overload
 
-from gatewise.core.between import (
-    Activation,
-    Constant,
-    Dot,
-    Dropout,
-    Flip,
-    Input,
-    Masking,
-    Merge,
-    Noise,
-    Operation,
-    Pad,
-    Permute,
-    Pool,
-    Remask,
-    Repeat,
-    Rescale,
-    Reshape,
-    Softmax,
-    Upsample,
-)
-from gatewise.core.network import Layer, Network
 from gatewise.core.spec import (
     GRU,
     LSTM,
@@ -65,10 +43,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gatewise.comparison import Comparison
+    from gatewise.core.between import (
+        Activation,
+        Constant,
+        Dot,
+        Dropout,
+        Flip,
+        Input,
+        Masking,
+        Merge,
+        Noise,
+        Operation,
+        Pad,
+        Permute,
+        Pool,
+        Remask,
+        Repeat,
+        Rescale,
+        Reshape,
+        Softmax,
+        Upsample,
+    )
     from gatewise.core.count import Count
     from gatewise.core.diagnose import Diagnoses, Diagnosis
     from gatewise.core.explain import Cause, Explanation
     from gatewise.core.layout import Layout
+    from gatewise.core.network import Layer, Network
     from gatewise.core.plan import Plan, Verdict
     from gatewise.core.solve import Solution, Solutions
     from gatewise.core.teach import Equations, Growth, Option
@@ -163,21 +163,42 @@ __all__ = [
 
 
 _HOMES = {
+    "Activation": "core.between",
     "Cause": "core.explain",
     "Comparison": "comparison",
+    "Constant": "core.between",
     "Count": "core.count",
     "Diagnoses": "core.diagnose",
     "Diagnosis": "core.diagnose",
+    "Dot": "core.between",
+    "Dropout": "core.between",
     "Equations": "core.teach",
     "Explanation": "core.explain",
+    "Flip": "core.between",
     "FrameworkRecord": "registry",
     "Growth": "core.teach",
+    "Input": "core.between",
+    "Layer": "core.network",
+    "Masking": "core.between",
+    "Merge": "core.between",
+    "Network": "core.network",
+    "Noise": "core.between",
+    "Operation": "core.between",
     "Option": "core.teach",
+    "Pad": "core.between",
     "Parity": "parity.result",
+    "Permute": "core.between",
     "Plan": "core.plan",
+    "Pool": "core.between",
+    "Remask": "core.between",
+    "Repeat": "core.between",
+    "Rescale": "core.between",
+    "Reshape": "core.between",
+    "Softmax": "core.between",
     "Solution": "core.solve",
     "Solutions": "core.solve",
     "Transfer": "transfers.result",
+    "Upsample": "core.between",
     "Verdict": "core.plan",
 }
 
@@ -228,10 +249,14 @@ def count(spec: Spec | Network, framework: str) -> Count:
     from gatewise.core import count as counting
     from gatewise.registry import layout
 
-    if isinstance(spec, Network):
-        layouts = {layer.name: layout(framework, layer.spec) for layer in spec.weighted}
-        return counting.count_network(spec, framework, layouts)
-    return counting.count(spec, layout(framework, spec))
+    if isinstance(spec, Spec):
+        return counting.count(spec, layout(framework, spec))
+    from gatewise.core.network import Network
+
+    if not isinstance(spec, Network):
+        return counting.count(spec, layout(framework, spec))  # Says what is no layer.
+    layouts = {layer.name: layout(framework, layer.spec) for layer in spec.weighted}
+    return counting.count_network(spec, framework, layouts)
 
 
 @overload
@@ -263,6 +288,7 @@ def explain(spec: Any, first: Any, second: str | None = None, *, of: str = "para
     (200, 'second bias', '4·units')
     """
     from gatewise.core import explain as explaining
+    from gatewise.core.network import Network
     from gatewise.registry import layout
 
     if second is None:
@@ -495,6 +521,7 @@ def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "k
     ('LSTM', 200)
     """
     from gatewise import arguments
+    from gatewise.core.network import Network
     from gatewise.live import build
 
     arguments.spec_of(spec, Spec, Network)

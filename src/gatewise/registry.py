@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from gatewise.core.layout import WHOSE, Default, Framework, Layout, Limit, gaps
-from gatewise.core.network import Network
 from gatewise.core.spec import KINDS, Recurrent, Spec
 from gatewise.errors import (
     AdapterError,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gatewise.core.inventory import Inventory, Tensor
+    from gatewise.core.network import Network
 
 GROUP = "gatewise.adapters"
 
@@ -315,7 +315,7 @@ def layout(name: str, spec: Spec) -> Layout:
             if isinstance(spec, Spec)
             else f"A {type(spec).__name__} is no layer.",
             f"{name}: layouts store {', '.join(KINDS)}.",
-            "Take the layers of a network one by one." if isinstance(spec, Network) else "Give LSTM(3, 50), say.",
+            "Take the layers of a network one by one." if hasattr(spec, "layers") else "Give LSTM(3, 50), say.",
         )
     owner, _, wanted = name.partition(":")
     declared, kind = framework(owner), type(spec).__name__

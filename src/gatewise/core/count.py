@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gatewise.core.layout import (
     GATES,
@@ -23,9 +23,11 @@ from gatewise.core.layout import (
     summed_gates,
     wanted_parts,
 )
-from gatewise.core.network import Network
 from gatewise.core.record import Record
 from gatewise.core.spec import Conv, Recurrent, Spec
+
+if TYPE_CHECKING:
+    from gatewise.core.network import Network
 
 
 class GateTerm(NamedTuple):

@@ -749,15 +749,17 @@ CONTRADICTS = {
 def both(case: Case, claimed: int) -> list[tuple[str, Claim]]:
     """Return the pairs of mistakes that give a number, the likeliest first."""
     found: list[tuple[int, str, Claim]] = []
+    seen: set[tuple[str, str]] = set()
     rank = {slug: place for place, slug in enumerate(MISTAKES)}
     for first, changed in _changed(case):
         right = changed.whole().value(changed.values)
         for second in SECOND:
             if second == first or second in CONTRADICTS.get(first, ()):
                 continue
-            for claim in _TABLE[second](changed):
+            for claim in _TABLE[second](changed) if (second, first) not in seen else ():
                 values = claim.values or changed.values
                 if claim.formula.value(values) == claimed != right:
+                    seen.add((first, second))
                     text = f"Two mistakes at once. {_text(case, first, right)} {claim.text}"
                     place = rank[first] + rank[second]
                     found.append((place, f"{first} + {second}", Claim(claim.formula, text, values)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gatewise.core.count import Count, count, count_network, formula, gate_sentence, numbers, size, substitute
-from gatewise.core.layout import GATES, Key, Layout, store, summed_gates, wanted_parts
+from gatewise.core.layout import GATES, Key, Layout, gaps, store, summed_gates, wanted_parts
 from gatewise.core.network import Network
 from gatewise.core.spec import Spec
 
@@ -147,6 +147,9 @@ class Explanation:
 def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     """Explain why two layouts of one layer differ in count.
 
+    A layout that stores a GRU of the other reset alone is counted with that, and the first note says that the two are
+    different functions.
+
     Raises:
         UnsupportedSpecError: One of them cannot hold the layer.
 
@@ -157,9 +160,38 @@ def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     >>> told.difference, [(cause.name, cause.parameters, cause.formula) for cause in told.causes]
     (200, [('second bias', 200, '4·units')])
     """
-    counts = count(spec, first), count(spec, second)
-    causes = tuple(layout_causes(spec, first, second, of=counted))
-    return Explanation(*counts, causes, gate_sentence(spec), counts[0].notes, _tallies(*counts))
+    sides = stored_as(spec, first), stored_as(spec, second)
+    if spec not in sides:
+        sides = spec, spec  # Neither has it: that is refused.
+    counts = count(sides[0], first), count(sides[1], second)
+    # Of two resets the later one decides: there the reset gate scales the candidate's recurrent bias.
+    named = next((side for side in sides if side.options().get("reset") == "after"), spec)
+    causes = tuple(layout_causes(spec, first, second, of=counted, named=named))
+    said = (*_different(spec, first, second), *counts[0].notes)
+    return Explanation(*counts, causes, gate_sentence(spec), said, _tallies(*counts))
+
+
+def stored_as(spec: Spec, layout: Layout) -> Spec:
+    """Return the layer that a layout stores for this one: a GRU of the other reset, where it has no other.
+
+    >>> from gatewise.core.spec import GRU
+    >>> from gatewise.registry import layout
+    >>> stored_as(GRU(3, 5), layout("tf1", GRU(3, 5)))
+    GRU(features=3, units=5, reset='before')
+    """
+    lacks = [gap.option for gap in gaps(layout, spec)]
+    return spec.replace(reset=layout.reset) if lacks == ["reset"] else spec
+
+
+def _different(spec: Spec, first: Layout, second: Layout) -> tuple[str, ...]:
+    """Say that two layouts store different functions, where they do."""
+    resets = [stored_as(spec, layout).options().get("reset") for layout in (first, second)]
+    if resets[0] == resets[1]:
+        return ()
+    return (
+        f"Two different functions: {first} resets {resets[0]} the recurrent product, {second} {resets[1]} it. No "
+        f"weights make their outputs agree.",
+    )
 
 
 def layout_causes(
@@ -221,17 +253,23 @@ def explain_network(
     network: Network, first: str, second: str, layouts: dict[str, tuple[Layout, Layout]]
 ) -> Explanation:
     """Explain a network layer by layer; ``layouts`` has both layouts of each layer by the layer's name."""
-    counts = [
-        count_network(network, name, {layer: pair[side] for layer, pair in layouts.items()})
-        for side, name in enumerate((first, second))
-    ]
-    causes = [
-        dataclasses.replace(cause, layer=layer.name)
-        for layer in network.weighted
-        for cause in explain(layer.spec, *layouts[layer.name]).causes
-    ]
+    counts = []
+    for side, name in enumerate((first, second)):
+        own = {layer: pair[side] for layer, pair in layouts.items()}
+        layers = [
+            layer.replace(spec=stored_as(layer.spec, own[layer.owner])) if layer.spec.cell else layer
+            for layer in network.layers
+        ]
+        counts.append(count_network(network.replace(layers=tuple(layers)), name, own))
+    causes: list[Cause] = []
+    said: list[str] = []
+    for layer in network.weighted:
+        told = explain(layer.spec, *layouts[layer.name])
+        causes += [dataclasses.replace(cause, layer=layer.name) for cause in told.causes]
+        said += _different(layer.spec, *layouts[layer.name])
     opening = next((gate_sentence(layer.spec) for layer in network.layers if gate_sentence(layer.spec)), "")
-    return Explanation(counts[0], counts[1], tuple(causes), opening, counts[0].notes, _tallies(*counts))
+    notes = tuple(dict.fromkeys((*said, *counts[0].notes)))
+    return Explanation(counts[0], counts[1], tuple(causes), opening, notes, _tallies(*counts))
 
 
 def _tallies(first: Count, second: Count) -> tuple[Tally, ...]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gatewise.core.count import Count, gate_sentence, notes
 from gatewise.core.layout import TOPICS, WHOSE, Layout, gaps
-from gatewise.core.network import Network
 from gatewise.core.spec import GRU, LSTM, RNN, Recurrent, Spec
 from gatewise.report.tables import Cell, Report, Table, join
 
 if TYPE_CHECKING:
     from gatewise.core.explain import Explanation
+    from gatewise.core.network import Network
     from gatewise.core.plan import Plan
     from gatewise.live import Port
     from gatewise.parity.result import GradientParity, Parity, TrainingParity
