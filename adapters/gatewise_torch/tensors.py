@@ -186,6 +186,10 @@ def _tensor(obj: nn.Module, value: Any) -> Any:
         value = torch.from_numpy(np.ascontiguousarray(value))
         if not value.is_floating_point() and value.dtype != torch.bool:
             value = value.long()
+    elif isinstance(value, Mapping):
+        return {name: _tensor(obj, each) for name, each in value.items()}
+    elif isinstance(value, list | tuple):
+        return type(value)(_tensor(obj, each) for each in value)
     else:
         return value
     first = next((each for each in (*obj.parameters(), *obj.buffers()) if each.is_floating_point()), torch.zeros(()))

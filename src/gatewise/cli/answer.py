@@ -20,6 +20,7 @@ NEARBY = {
     "explain": "count (tensor by tensor), map (which slice goes where), verify (do the outputs differ)",
     "port": "verify (compare two files again), explain (why the counts differ)",
     "verify": "explain (why the counts differ), port (make the port again)",
+    "transfer": "verify (do the outputs differ), explain (why the counts differ), port (write the other model anew)",
     "map": "port (whole model files), explain (why the counts differ), frameworks (how each stores its layers)",
     "diagnose": "count (the right number), solve (which layers have this number), explain (between frameworks)",
     "solve": "count (one of these), diagnose (which mistake gives a number)",
@@ -87,7 +88,7 @@ def spare_encoding(*streams: TextIO) -> None:
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-ARGUMENTS = ("second_bias", "gradients", "training_steps", "seed", "of", "head", "stale")
+ARGUMENTS = ("second_bias", "inputs", "allow_missing", "gradients", "training_steps", "seed", "of", "head", "stale")
 """Arguments of Python's functions that are options here; an option of a layer is said so in hints alone."""
 
 

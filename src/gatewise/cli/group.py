@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from gatewise.errors import GatewiseError, ImpossiblePlanError, nearest
+from gatewise.errors import GatewiseError, ImpossiblePlanError, TransferError, nearest
 
 
 class Entry(NamedTuple):
@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Bring it to another framework, and prove it": {
         "port": Entry("models", "port"),
+        "transfer": Entry("transferring", "transfer"),
         "verify": Entry("models", "verify"),
         "map": Entry("layers", "map_"),
         "build": Entry("models", "build"),
@@ -94,7 +95,7 @@ class Group(click.Group):
         except GatewiseError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             click.echo(f"{type(error).__name__}: {said_in_options(str(error), command)}", err=True)
-            ctx.exit(1 if isinstance(error, ImpossiblePlanError) else 2)
+            ctx.exit(1 if isinstance(error, ImpossiblePlanError | TransferError) else 2)
         except OSError as error:
             if error.errno != errno.ENOSPC:  # A closed pipe is click's affair, and everything else a mistake of ours.
                 raise

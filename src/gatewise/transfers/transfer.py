@@ -46,7 +46,7 @@ def transfer(
 ) -> Transfer:
     """Fill a model's weights from another's; see ``gatewise.transfer``."""
     _check(pairs, second_bias, dtype)
-    feed = given(inputs) if inputs is not None else None
+    feed = given(inputs)
     ours, theirs = side_of(source, feed), side_of(target, feed)
     if theirs.reach is None:
         raise SpecError(

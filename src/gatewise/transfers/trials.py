@@ -9,6 +9,7 @@ import numpy as np
 
 from gatewise.core.spec import Embedding
 from gatewise.errors import TransferError
+from gatewise.parity.inputs import read_inputs
 from gatewise.transfers.sides import Side
 
 BATCH, STEPS = 3, 7
@@ -88,32 +89,10 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 # ── what is fed ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def given(inputs: Any) -> Feed:
-    """Return what a user gave: a tuple is positional, a dict is by keyword, anything else is the one argument."""
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
-    if isinstance(inputs, Mapping):
-        kwargs = {str(name): _plain(value) for name, value in inputs.items()}
-    elif isinstance(inputs, tuple) or _of_arrays(inputs):
-        args = tuple(map(_plain, inputs))
-    else:
-        args = (_plain(inputs),)
-    shapes = [str(tuple(each.shape)) for each in (*args, *kwargs.values()) if hasattr(each, "shape")]
-    return Feed(args, kwargs, f"the given inputs, {', '.join(shapes) or 'as they are'}")
-
-
-def _of_arrays(inputs: Any) -> bool:
-    return isinstance(inputs, list) and bool(inputs) and all(hasattr(each, "shape") for each in inputs)
-
-
-def _plain(value: Any) -> Any:
-    """Return an array of plain numbers where something is one."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, list) or (hasattr(value, "__array__") and not isinstance(value, np.ndarray)):
-        array = np.asarray(value)
-        return array if array.dtype.kind in "fiub" else value
-    return value
+def given(inputs: Any) -> Feed | None:
+    """Return what a user gave, as arrays, or a file of them; None where it is None."""
+    read = read_inputs(inputs)
+    return None if read is None else Feed(read.args, read.kwargs, f"the given inputs, {read.text()}")
 
 
 def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
