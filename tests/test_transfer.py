@@ -644,3 +644,123 @@ def test_a_name_that_is_no_layer_is_named(keras, torch):
         gw.transfer(small(keras), module, dtype="int7")
     with pytest.raises(gw.SpecError, match="pairs"):
         gw.transfer(small(keras), module, pairs=["lstm"])
+
+
+# ── weights that fit, and models that compute something else ────────────────────────────────────────────────────
+
+
+def dense_net(keras, **options):
+    middle = [keras.layers.Dense(5, name="one", activation=options.get("first", "relu"))]
+    middle += [keras.layers.BatchNormalization(name="norm")] if options.get("norm") else []
+    last = keras.layers.Dense(3, name="two", activation=options.get("last"))
+    return shaken(keras.Sequential([keras.Input((4,)), *middle, last]))
+
+
+def torch_net(torch, *, norm=None, between="relu", end=None):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = nn.Linear(4, 5)
+            if norm:
+                self.bn = norm
+            self.fc2 = nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = getattr(torch, between)(self.fc1(x))
+            x = self.fc2(self.bn(x) if norm else x)
+            return getattr(torch, end)(x, -1) if end else x
+
+    return Net()
+
+
+def test_another_epsilon_is_named(keras, torch):
+    module = torch_net(torch, norm=torch.nn.BatchNorm1d(5))
+    model = dense_net(keras, norm=True)
+    model.get_layer("norm").moving_variance.assign(np.full(5, 0.01))
+    error = refused(model, module, "'bn'", "eps=0.001", "1e-05", "Outputs match")
+    [found] = error.result.parity.diagnosis
+    assert (found.layer, found.mistake) == ("bn", "epsilon")
+    assert found.after < 1e-5 < found.before
+
+
+def test_another_activation_is_named(keras, torch):
+    error = refused(dense_net(keras), torch_net(torch, between="tanh"), "'fc1'", "relu", "tanh")
+    assert error.result.parity.diagnosis[0].mistake == "activation"
+    error = refused(dense_net(keras, last="softmax"), torch_net(torch), "'fc2'", "softmax")
+    assert error.result.parity.diagnosis[0].layer == "fc2"
+    done = gw.transfer(dense_net(keras, last="softmax"), torch_net(torch, end="softmax"))
+    assert done.parity.passed
+
+
+def recurrent_net(torch, rnn, read):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = rnn
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(read(self.rnn(x)[0]))
+
+    return Net()
+
+
+def test_what_is_read_of_a_layer_is_named(keras, torch):
+    from torch import nn
+
+    model = small(keras)
+    for read in (lambda y: y[:, 0], lambda y: y.mean(1)):
+        module = recurrent_net(torch, nn.LSTM(3, 4, batch_first=True), read)
+        error = refused(model, module, "'rnn'", "'lstm'")
+        assert error.result.parity.diagnosis[0].mistake == "wrong-step"
+    module = recurrent_net(torch, nn.LSTM(3, 4), lambda y: y[:, -1])
+    refused(model, module, "batch_first of 'rnn' is True", "Outputs match")
+    unusual = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None, 3)),
+                keras.layers.LSTM(4, activation="relu", name="lstm"),
+                keras.layers.Dense(2, name="dense"),
+            ]
+        )
+    )
+    refused(unusual, recurrent_net(torch, nn.LSTM(3, 4, batch_first=True), lambda y: y[:, -1]), "activation", "'rnn'")
+
+
+def test_dropout_that_is_left_on_is_named(keras, torch):
+    from torch import nn
+
+    module = recurrent_net(
+        torch, nn.LSTM(3, 4, batch_first=True), lambda y: nn.functional.dropout(y[:, -1], 0.5, training=True)
+    )
+    refused(small(keras), module, "dropout", "each run")
+
+
+def test_a_mask_that_the_target_lacks_is_named(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb = nn.Embedding(12, 3)
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, tokens):
+            return self.rnn(self.emb(tokens))[0][:, -1]
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(12, 3, mask_zero=True),
+                keras.layers.LSTM(4),
+            ]
+        )
+    )
+    refused(model, Net(), "mask", "padded", "pack_padded_sequence")
+    done = gw.transfer(model, Net(), inputs=RANDOM.integers(1, 12, (3, 5)))
+    assert done.parity.passed

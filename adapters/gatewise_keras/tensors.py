@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -246,3 +246,21 @@ def options_of(native: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(native, name):
             value = getattr(native, name)
             yield name, getattr(value, "__name__", value)
+
+
+def set_option(native: Any, name: str, value: Any) -> Callable[[], None]:
+    """Set an option of a layer; return what sets it back."""
+    holder = getattr(native, "cell", native) if "activation" in name else native
+    before = getattr(holder, name)
+    setattr(holder, name, keras.activations.get(value) if "activation" in name else value)
+    return lambda: setattr(holder, name, before)
+
+
+def masks(obj: Any) -> tuple[str, float] | None:
+    """Return what a model skips: ``("tokens", 0)``, or ``("values", …)`` of steps; None where it skips nothing."""
+    for layer in obj._flatten_layers():
+        if getattr(layer, "mask_zero", False):
+            return "tokens", 0.0
+        if isinstance(layer, keras.layers.Masking):
+            return "values", float(layer.mask_value)
+    return None

@@ -235,3 +235,14 @@ def options_of(native: nn.Module) -> Iterator[tuple[str, Any]]:
     ):
         if hasattr(native, name):
             yield name, getattr(native, name)
+
+
+def set_option(native: nn.Module, name: str, value: Any) -> Callable[[], None]:
+    """Set an option of a submodule; return what sets it back."""
+    before = getattr(native, name)
+    setattr(native, name, value)
+    return lambda: setattr(native, name, before)
+
+
+def masks(obj: nn.Module) -> None:
+    """Return nothing: a module makes no masks of itself."""

@@ -18,8 +18,7 @@ def transferring(done: Transfer) -> Report:
     ]
     tables = [Table("", ["source", "target", "tensors", "verdict", "paired by"], rows)]
     proof = verifying(done.parity) if done.parity is not None else None
-    words = "Not proved: neither says what it is called with. Give inputs=…"
-    opening = [f"{len(done.pairs)} layers paired. " + (proof.opening[0] if proof is not None else words)]
+    opening = [f"{len(done.pairs)} layers paired. " + (proof.opening[0] if proof is not None else "Not proved.")]
     left = [
         f"Left over in the {which}: {', '.join(names)}."
         for which, names in (("source", done.source_left), ("target", done.target_left))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatewise.registry import model_adapter
@@ -72,6 +72,12 @@ class Tensors(Protocol):
 
     def options_of(self, native: Any) -> Iterable[tuple[str, Any]]:
         """Yield the options of a layer that change its outputs and are no weights."""
+
+    def set_option(self, native: Any, name: str, value: Any) -> Callable[[], None]:
+        """Set an option of a layer; return what sets it back."""
+
+    def masks(self, obj: Any) -> tuple[str, float] | None:
+        """Return what an object skips: ``("tokens", 0)``, or ``("values", …)`` of steps; None where nothing."""
 
 
 def tensors(name: str) -> Tensors:

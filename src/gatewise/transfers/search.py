@@ -179,7 +179,7 @@ class Rehearsal:
             natives = self.natives[1] if watch and not calls else {}
             outputs, seen = called(self.target, self.target.obj, feed, manner, natives)
             calls = calls or seen
-            compared.append(side_by_side(self.ours[place], outputs))
+            compared.append(side_by_side(self.ours[place], outputs, feed.lengths))
         self.runs += 1
         return compared, calls
 

@@ -18,8 +18,9 @@ from gatewise.errors import GatewiseError, SpecError, TransferError, nearest
 from gatewise.explaining import inventory as inventory_of
 from gatewise.explaining import inventory_of_arrays, settled_inventory
 from gatewise.live import DTYPES, METADATA, load, restore
-from gatewise.parity.result import OutputParity, Parity
+from gatewise.parity.result import Found, OutputParity, Parity
 from gatewise.registry import owner
+from gatewise.transfers.differences import differences
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, filled, verdict
 from gatewise.transfers.reach import tensors
 from gatewise.transfers.result import Carried, Transfer
@@ -260,7 +261,7 @@ class _Transfer:
         parity = self.parity(tried, outputs, tolerance, why)
         flat = [each for one in outputs for each in one]
         if not away <= tolerance:
-            raise self.differ(chosen, parity, away)
+            raise self.differ(chosen, parity, away, differences(tried, chosen, manner, away, tolerance))
         unsure = untold(tried, chosen, manner, tolerance)
         if unsure:
             raise self.undecided(
@@ -401,14 +402,17 @@ class _Transfer:
             f"Give inputs=… to settle it by running both, or say it: pairs={example!r}",
         )
 
-    def differ(self, pairs: list[Pairing], parity: Parity, away: float) -> TransferError:
+    def differ(self, pairs: list[Pairing], parity: Parity, away: float, found: tuple[Found, ...]) -> TransferError:
         """Return the error for outputs that differ."""
+        names = [each.layer for each in found if each.layer]
         error = TransferError(
-            f"The outputs differ by {away:.1e} of the largest once the weights are carried over.",
-            "Every layer has a partner, so that something else than the weights differs.",
-            "Nothing was changed.",
+            f"The outputs differ by {away:.1e} of the largest once the weights are carried over"
+            + (f": {_joined(names)} computes something else." if names else "."),
+            "\n".join(each.text for each in found)
+            or "Every layer has a partner of its shape, so that something else than the weights differs.",
+            "Change that line and transfer again; the target is as it was.",
         )
-        error.result = Transfer(None, self.carried(pairs), parity, tuple(self.remarks))
+        error.result = Transfer(None, self.carried(pairs), replace(parity, diagnosis=found), tuple(self.remarks))
         return error
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -452,7 +456,8 @@ class _Transfer:
         self.remarks += made.notes
         self.remarks += self.casts(made)
         if compared is None:
-            self.remarks.append(f"Not proved: {self.why_not} Give inputs=… to compare the outputs.")
+            hint = " Give inputs=… to compare the outputs." if self.source.reach is not None else ""
+            self.remarks.append(f"Not proved: {self.why_not}{hint}")
         return Transfer(
             self.target.obj,
             self.carried(pairs),

@@ -120,7 +120,21 @@ def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
                 arrays.append(random.normal(size=sizes).astype(np.float32))
         text = f"random inputs, {', '.join(str(array.shape) for array in arrays)}"
         made.append(Feed(tuple(arrays), {}, text))
-    return made
+    return made + _padded(side, made[0])
+
+
+def _padded(side: Side, feed: Feed) -> list[Feed]:
+    """Return inputs with padded rows, where a model skips padding; the first row has none."""
+    found = side.reach.masks(side.obj) if side.reach is not None else None
+    first = feed.args[0]
+    if found is None or len(feed.args) != 1 or first.ndim != (2 if found[0] == "tokens" else 3):
+        return []
+    if (first.dtype.kind in "iu") != (found[0] == "tokens"):
+        return []
+    lengths = np.array([max(1, first.shape[1] - 2 * row) for row in range(len(first))], np.int64)
+    padded = first.copy()
+    padded[np.arange(first.shape[1])[None, :] >= lengths[:, None]] = found[1]
+    return [Feed((padded,), {}, f"random inputs with padded rows, {padded.shape}", lengths)]
 
 
 def _reads_tokens(side: Side) -> bool:
@@ -231,8 +245,13 @@ def arrangements(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[st
         yield "axes of length 1 left out or added", array.reshape(shape)
 
 
-def side_by_side(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[Compared]:
-    """Pair the outputs of two models: those in one place where their shapes allow it, else what comes nearest."""
+def side_by_side(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], lengths: np.ndarray | None = None
+) -> list[Compared]:
+    """Pair the outputs of two models: those in one place, or where one has fewer the next of a fitting shape.
+
+    Behind the end of a padded sequence what is given means nothing: there the target's counts as the source's.
+    """
     made: list[Compared] = []
     left = list(range(len(theirs)))
     for place, mine in enumerate(ours):
@@ -243,10 +262,20 @@ def side_by_side(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> li
                 for words, turned in arrangements(theirs[number], mine.shape)
             ]
             if found:
-                made.append(min(found, key=lambda each: each.gap))
+                made.append(min((_unpadded(each, lengths) for each in found), key=lambda each: each.gap))
                 left.remove(number)
                 break
     return made
+
+
+def _unpadded(compared: Compared, lengths: np.ndarray | None) -> Compared:
+    ours = compared.ours
+    if lengths is None or ours.ndim < 2 or len(ours) != len(lengths) or ours.shape[1] < max(lengths):
+        return compared
+    beyond = np.arange(ours.shape[1])[None, :] >= lengths[:, None]
+    theirs = compared.theirs.copy()
+    theirs[beyond] = ours[beyond]
+    return compared._replace(theirs=theirs)
 
 
 def gap(compared: Sequence[Compared]) -> float:
