@@ -764,3 +764,56 @@ def test_a_mask_that_the_target_lacks_is_named(keras, torch):
     refused(model, Net(), "mask", "padded", "pack_padded_sequence")
     done = gw.transfer(model, Net(), inputs=RANDOM.integers(1, 12, (3, 5)))
     assert done.parity.passed
+
+
+# ── the command line ────────────────────────────────────────────────────────────────────────────────────────────
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, out=2):
+        super().__init__()
+        self.memory = nn.LSTM(3, width, batch_first=True)
+        self.head = nn.Linear(width, out)
+
+    def forward(self, x):
+        return self.head(self.memory(x)[0][:, -1])
+"""
+
+
+def test_on_the_command_line(keras, torch, tmp_path):
+    from click.testing import CliRunner
+    from safetensors.torch import load_file
+
+    from gatewise.cli import main
+
+    def run(*words):
+        return CliRunner().invoke(main, ["transfer", *map(str, words)])
+
+    model, filled = tmp_path / "model.keras", tmp_path / "net.safetensors"
+    small(keras).save(model)
+    (tmp_path / "net.py").write_text(NET)
+    net = f"{tmp_path / 'net.py'}:Net"
+    done = run(model, f"{net}(4, out=2)", "--output", filled)
+    assert done.exit_code == 0, done.output
+    assert "Parity passed" in done.stdout
+    space: dict = {}
+    exec(NET, space)
+    module = space["Net"](4)
+    module.load_state_dict(load_file(filled))
+    check(keras.saving.load_model(model), module, numbers(4, 6, 3))
+    before = filled.read_bytes()
+    for words, code, said in (
+        ((model, f"{net}(4)", "-o", filled), 2, "--force"),
+        ((model, f"{net}(5)", "-o", filled, "--force"), 1, "units 4 here, 5 there"),
+        ((model, f"{net}(4)", "-o", filled, "--force", "--pairs", "lstm"), 2, "names no pair"),
+        ((model, f"{net}(4)", "-o", filled, "--force", "--pairs", "lstm=memori"), 1, "Did you mean 'memory'"),
+        ((model, f"{net}(width)", "-o", filled, "--force"), 2, "literal"),
+        ((model, f"{net}()", "-o", filled, "--force"), 2, "cannot be built"),
+        ((model, f"{net}s(4)", "-o", filled, "--force"), 2, "Classes in it: Net"),
+        ((model, "nowhere.py:Net", "-o", filled, "--force"), 2, "is not there"),
+    ):
+        done = run(*words)
+        assert (done.exit_code, said in done.output) == (code, True), done.output
+        assert filled.read_bytes() == before
