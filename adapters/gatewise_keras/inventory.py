@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
+from gatewise.core.inventory import Inventory, Item, Outline, Role, Tensor, recognise
 from gatewise.core.spec import BatchNorm, LayerNorm, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.adapter import STATISTICS, variables
@@ -42,7 +42,31 @@ def inventory(obj: Any) -> Inventory:
         if isinstance(obj, keras.Model) and optimizer is not None and optimizer.built
         else ()
     )
-    return Inventory("keras", "keras", tuple(items), PARAMETERS, SAVED, extras)
+    return Inventory("keras", "keras", tuple(items), PARAMETERS, SAVED, extras, tuple(_outline(obj)))
+
+
+def _outline(obj: Any) -> Iterator[Outline]:
+    """Yield the lines of ``summary()``: the layers of a model, each with all that is in it, counted once."""
+    import keras
+
+    seen: set[int] = set()
+    for layer in obj.layers if isinstance(obj, keras.Model) else [obj]:
+        items: list[Item] = []
+        for leaf, _ in _leaves(layer):
+            items += _items(leaf, seen, shared=False)
+            seen.update(id(variable) for variable in leaf.variables)
+        yield Outline(layer.name, type(layer).__name__, _output_shape(layer), tuple(items))
+
+
+def _output_shape(layer: Any) -> str:
+    """Return the shapes of what a layer gives, as ``summary()`` writes them."""
+    import keras
+
+    try:
+        outputs = layer.output
+    except (AttributeError, ValueError):  # Called by code alone, it has no symbolic output.
+        return "?"
+    return ", ".join(str(tuple(tensor.shape)) for tensor in keras.tree.flatten(outputs))
 
 
 def _rest(obj: Any, seen: set[int]) -> list[Item]:

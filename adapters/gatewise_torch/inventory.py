@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from gatewise.core.inventory import Inventory, Item, Role, Tensor, recognise
+from gatewise.core.inventory import Inventory, Item, Outline, Role, Tensor, recognise
 from gatewise.core.spec import RNN, BatchNorm, Conv1D, Conv2D, Dense, Embedding, Spec
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.adapter import KINDS, attention_spec, is_general, norm_spec, recurrent_spec
@@ -81,7 +81,18 @@ def inventory(obj: Any) -> Inventory:
         if tensors:
             kind = parametrize.type_before_parametrizations(module).__name__
             items.append(Item(name or kind.lower(), kind, tuple(tensors), _spec(module, tensors), native=module))
-    return Inventory("torch", "torch", tuple(items), PARAMETERS, SAVED, _packed(obj, items))
+    outline = tuple(_outline(obj, items, inside))
+    return Inventory("torch", "torch", tuple(items), PARAMETERS, SAVED, _packed(obj, items), outline)
+
+
+def _outline(obj: nn.Module, items: Iterable[Item], inside: Collection[int]) -> Iterator[Outline]:
+    """Yield the modules that hold parameters, or nothing at all, as the layers without weights do."""
+    named = {item.name: item for item in items}
+    for name, module in obj.named_modules(remove_duplicate=False):
+        kind = parametrize.type_before_parametrizations(module).__name__
+        label = name or kind.lower()
+        if id(module) not in inside and (label in named or not any(module.children())):
+            yield Outline(label, kind, items=(named[label],) if label in named else ())
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:

@@ -229,17 +229,21 @@ def frameworks() -> list[FrameworkRecord]:
     return frameworks()
 
 
-def count(spec: Spec | Network, framework: str) -> Count:
-    """Count the parameters of a layer, or of a network, as a framework stores them.
+def count(spec: Any, framework: str | None = None) -> Count:
+    """Count the parameters of a layer or network as a framework stores them, or of a live model or the file of one.
 
     Args:
-        spec: The layer or network.
-        framework: Its name, such as ``"torch"``, or with the class, ``"torch:LSTMCell"``.
+        spec: The layer or network; or a layer, model or module of Keras or torch, or the path of a file.
+        framework: Its name, such as ``"torch"``, or with the class, ``"torch:LSTMCell"``; of a model its own framework
+            unless another is named.
 
     Returns:
-        The count: ``total``, and ``terms``, one for each stored tensor.
+        The count: ``total``, and ``terms``, one for each stored tensor. Of a model also ``layers``, its summary layer
+        by layer, and ``beside``, the same in the other framework; layers that gatewise does not know are counted, too.
 
     Raises:
+        SpecError: No framework is named for a layer.
+        FileError: The file cannot be read.
         UnsupportedSpecError: The framework cannot hold the layer; the option is named.
         UnknownFrameworkError: No framework has this name.
 
@@ -249,12 +253,21 @@ def count(spec: Spec | Network, framework: str) -> Count:
     from gatewise.core import count as counting
     from gatewise.registry import layout
 
-    if isinstance(spec, Spec):
+    if isinstance(spec, Spec) and framework is not None:
         return counting.count(spec, layout(framework, spec))
     from gatewise.core.network import Network
 
-    if not isinstance(spec, Network):
-        return counting.count(spec, layout(framework, spec))  # Says what is no layer.
+    if not isinstance(spec, Spec | Network):
+        from gatewise.explaining import counted
+
+        return counted(spec, framework)
+    if framework is None:
+        raise UnknownFrameworkError(
+            "No framework is named.",
+            f"count({type(spec).__name__}): how many parameters a layer has depends on how it is stored.",
+            "Name one: count(spec, 'keras').",
+        )
+    assert isinstance(spec, Network)
     layouts = {layer.name: layout(framework, layer.spec) for layer in spec.weighted}
     return counting.count_network(spec, framework, layouts)
 
@@ -262,15 +275,17 @@ def count(spec: Spec | Network, framework: str) -> Count:
 @overload
 def explain(spec: Spec | Network, first: str, second: str) -> Explanation: ...
 @overload
-def explain(spec: Any, first: Any, *, of: str = ...) -> Explanation: ...
-def explain(spec: Any, first: Any, second: str | None = None, *, of: str = "parameters") -> Explanation:
+def explain(spec: Any, first: Any = ..., *, of: str = ...) -> Explanation: ...
+def explain(spec: Any, first: Any = None, second: str | None = None, *, of: str = "parameters") -> Explanation:
     """Explain why two frameworks count a layer, or a network, differently; or why two live objects or files do.
+
+    Of one live object or file alone: why its port to its other home, PyTorch or Keras, counts differently.
 
     Live objects and files may be any models of Keras and torch: layers that gatewise does not know are counted, too.
 
     Args:
-        spec: The layer or network; or, with one more argument alone, a layer, a model, or the file of one.
-        first: The first framework; or the other layer, model or file.
+        spec: The layer or network; or a layer, a model, or the file of one.
+        first: The first framework; or the other layer, model or file; None for the port of the first.
         second: The second framework.
         of: What to count of live objects and files: ``"parameters"``, what the framework itself counts;
             ``"trainable"``, what training changes; ``"stored"``, every number that is kept; ``"effective"``, what the
@@ -294,8 +309,10 @@ def explain(spec: Any, first: Any, second: str | None = None, *, of: str = "para
     if second is None:
         if isinstance(spec, Spec | Network):
             raise SpecError(
-                "One framework is named, and a difference is one of two.",
-                f"explain({type(spec).__name__}, {first!r})",
+                f"{'One' if first is not None else 'No'} framework is named, and a difference is between two.",
+                f"explain({type(spec).__name__}, {first!r})"
+                if first is not None
+                else f"explain({type(spec).__name__})",
                 "Name both: explain(spec, 'keras', 'torch').",
             )
         from gatewise.explaining import explained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,19 @@ from gatewise.arguments import path_of
 from gatewise.conversion import local_names
 from gatewise.core.explain import VIEWS, Explanation
 from gatewise.core.infer import infer
-from gatewise.core.inventory import LOOSE, TENSOR, Inventory, Item, Role, Tensor, explain_inventories
+from gatewise.core.inventory import (
+    LOOSE,
+    TENSOR,
+    Inventory,
+    Item,
+    Outline,
+    Role,
+    Tensor,
+    explain_inventories,
+    summarise,
+)
 from gatewise.core.layout import Layout, store
+from gatewise.core.plan import plan
 from gatewise.core.spec import KINDS, Dense, Embedding
 from gatewise.errors import GatewiseError, SpecError, nearest
 from gatewise.live import METADATA, open_keras, restore
@@ -25,17 +36,90 @@ from gatewise.registry import layout as framework_layout
 if TYPE_CHECKING:
     import numpy as np
 
+    from gatewise.core.count import Count
+
 COUNTER = "num_batches_tracked"
 """What torch calls the buffer that counts the steps of a batch normalisation."""
 
 
-def explained(first: Any, second: Any, view: str = "parameters") -> Explanation:
-    """Explain two live objects or files; see ``gatewise.explain``."""
+def explained(first: Any, second: Any = None, view: str = "parameters") -> Explanation:
+    """Explain two live objects or files, or one and its port; see ``gatewise.explain``."""
     if not isinstance(view, str) or view not in VIEWS:
         known = ", ".join(f"{name!r} ({meaning})" for name, meaning in VIEWS.items())
         raise SpecError(f"of={view!r} is unknown.", f"Known: {known}.", f"{nearest(str(view), VIEWS)}Use one of these.")
-    held = inventory(first), inventory(second)
-    return explain_inventories(settled_inventory(*held), settled_inventory(*reversed(held)), view)
+    if second is None:
+        held = inventory(first)
+        return explain_inventories(held, ported_inventory(held, other_home(held.framework)), view)
+    both = inventory(first), inventory(second)
+    return explain_inventories(settled_inventory(*both), settled_inventory(*reversed(both)), view)
+
+
+def counted(obj: Any, name: str | None = None) -> Count:
+    """Count a live object or the model in a file; see ``gatewise.count``."""
+    held = inventory(obj)
+    if name is None or name == held.framework:
+        return summarise(held, ported_inventory(held, other_home(held.framework)))
+    return summarise(ported_inventory(held, name), held)
+
+
+HOMES = ("keras", "torch")
+"""The frameworks whose whole models go from one to the other."""
+
+
+def other_home(name: str) -> str:
+    """Return where a model of a framework would be ported to."""
+    return next(home for home in HOMES if home != name)
+
+
+def ported_inventory(held: Inventory, to: str) -> Inventory:
+    """Return what the port of a model to another framework holds; nothing is built or run.
+
+    A layer that gatewise does not know is taken to hold the same tensors there.
+    """
+    buffers = _keeps_buffers(to)
+    parameters = {Role.WEIGHT, Role.FROZEN} | (set() if buffers else {Role.STATISTIC})
+    saved = parameters | {Role.STATISTIC, Role.BUFFER} | ({Role.TIED} if buffers else set())
+
+    def line(each: Outline) -> Outline:
+        return each._replace(items=tuple(_ported(item, to) for item in each.items))
+
+    return Inventory(
+        to,
+        to,
+        tuple(_ported(item, to) for item in held.items),
+        frozenset(parameters),
+        frozenset(saved),
+        outline=tuple(map(line, held.outline)),
+    )
+
+
+def _ported(item: Item, to: str) -> Item:
+    """Return what a layer holds in another framework, the second bias that it may have there frozen."""
+    same = item._replace(tensors=tuple(each for each in item.tensors if each.role not in LOOSE), native=None)
+    if item.spec is None or item.layout is None:
+        return same._replace(spec=None, layout=None)
+    form = "cell" if item.layout.name.endswith("Cell") else "model"
+    try:
+        layout = live_layout(to, item.spec, form)
+        made = plan(item.spec, item.layout, layout)
+    except GatewiseError:  # The framework has no such layer at all.
+        return same._replace(spec=None, layout=None)
+    if not made.moves:
+        return same._replace(spec=None, layout=None)
+    reads: dict[str, set[str]] = {name: set() for name in made.target_shapes}
+    for step in made.steps:
+        if step.target is not None:
+            reads[step.target.tensor] |= {block.tensor for block in step.sources}
+    roles = {tensor.name: tensor.role for tensor in item.tensors}
+    tensors = []
+    for name, shape in made.target_shapes.items():
+        sources = {roles[each] for each in reads[name] if each in roles}
+        role = _role(name)
+        if role is Role.WEIGHT:
+            role = sources.pop() if len(sources) == 1 else Role.WEIGHT if sources else Role.FROZEN
+        tensors.append(Tensor(name, shape, role))
+    kind = layout.name.partition(":")[2]
+    return Item(item.name, kind, tuple(tensors), item.spec, layout)
 
 
 def inventory(obj: Any) -> Inventory:
@@ -62,7 +146,12 @@ def _live(obj: Any) -> Inventory:
     """Return what a live object holds, each known layer with its layout."""
     name, side = owner(obj)
     held = side.inventory(obj)
-    return replace(held, items=tuple(each for item in held.items for each in _with_layout(name, side, item)))
+
+    def known(items: Iterable[Item]) -> tuple[Item, ...]:
+        return tuple(each for item in items for each in _with_layout(name, side, item))
+
+    outline = tuple(line._replace(items=known(line.items)) for line in held.outline)
+    return replace(held, items=known(held.items), outline=outline)
 
 
 def _with_layout(name: str, side: ModelAdapter, item: Item) -> Iterator[Item]:
@@ -143,7 +232,8 @@ def inventory_of_arrays(
     parameters = frozenset({Role.WEIGHT} if _keeps_buffers(best) else {Role.WEIGHT, Role.STATISTIC})
     saved = frozenset({Role.WEIGHT, Role.STATISTIC, Role.COUNTER, Role.BUFFER})
     items = tuple(item for item, _ in found[best])
-    return Inventory(best, label, items, parameters, saved), tuple(held for _, held in found[best])
+    outline = tuple(Outline(item.name, item.kind, items=(item,)) for item in items)
+    return Inventory(best, label, items, parameters, saved, outline=outline), tuple(held for _, held in found[best])
 
 
 def _keeps_buffers(name: str) -> bool:

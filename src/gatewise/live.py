@@ -19,6 +19,7 @@ from gatewise.core.shapes import shapes
 from gatewise.core.spec import Attending, Embedding, Norm, Recurrent, Spec
 from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
 from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_layout, model_adapter, owner
+from gatewise.stages import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -408,7 +409,10 @@ def port_file(
     from gatewise.parity.verify import verify
 
     obj = load(source)
-    done = port(obj, WRITTEN[target.suffix.lower()], inputs, second_bias=second_bias)
+    goes_to = WRITTEN[target.suffix.lower()]
+    stage(f"Porting {source.name} to {goes_to}")
+    done = port(obj, goes_to, inputs, second_bias=second_bias)
+    stage("Running both on the same inputs")
     parity = verify(obj, done.result, inputs=inputs)
     if parity.passed:
         save(done.result, target)

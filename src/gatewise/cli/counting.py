@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("frameworks", nargs=-1, required=True, type=FRAMEWORK, metavar="FRAMEWORKS...")
+@click.argument("frameworks", nargs=-1, required=True, type=FRAMEWORK, metavar="FILE | FRAMEWORKS...")
 @spec_options
 @context_options
 @click.option("--gates", is_flag=True, help="Also show what each gate has.")
@@ -40,15 +40,19 @@ def count(
     batch: Any,
     **options: Any,
 ) -> None:
-    r"""Count the parameters of a layer, tensor by tensor.
+    r"""Count the parameters of a model file, or of a layer.
 
     \b
+    gatewise count model.keras
     gatewise count keras torch -x 3 -u 50
     gatewise count keras --cell GRU -x 3 -u 50 --gates -o gru.md
     gatewise count keras torch -x 3 --vary units=32:512:32
     """
     from gatewise import count as counted
 
+    if any(map(is_path, frameworks)):
+        answer(_count_file(frameworks, [*options, "gates", "vary", "timesteps", "batch"]), format, output)
+        return
     if vary:
         answer(_growth(frameworks, vary, options), format, output)
         return
@@ -57,6 +61,24 @@ def count(
     spec = spec_of(options)
     counts = [counted(spec, framework) for framework in frameworks]
     answer(counting(spec, counts, gates=gates, timesteps=timesteps, batch=batch), format, output)
+
+
+def _count_file(names: tuple[str, ...], layer_options: list[str]) -> Report:
+    """Return the summary of the model in one file."""
+    from gatewise.cli.progress import loading, working
+
+    if len(names) > 1:
+        raise click.UsageError(
+            f"One file at a time, not {' '.join(names)}. Two files side by side: gatewise explain A B"
+        )
+    check_inputs(*names)
+    refuse_given(layer_options, "The file says what the model is")
+    with working():
+        loading(*names)
+        from gatewise import count as counted
+        from gatewise.report.models import summarising
+
+        return summarising(counted(names[0]))
 
 
 def _growth(frameworks: tuple[str, ...], vary: str, options: dict[str, Any]) -> Report:
@@ -79,8 +101,8 @@ def _equations(notation: str, frameworks: list[str], format: str, width: int | N
 
 
 @click.command()
-@click.argument("first", required=False, type=FRAMEWORK, metavar="[FILE | FRAMEWORK")
-@click.argument("second", required=False, type=FRAMEWORK, metavar="[FILE | FRAMEWORK]]")
+@click.argument("first", required=False, type=FRAMEWORK, metavar="[FIRST]")
+@click.argument("second", required=False, type=FRAMEWORK, metavar="[SECOND]")
 @spec_options
 @context_options
 @click.option(
@@ -113,7 +135,11 @@ def explain(
 ) -> None:
     r"""Explain why two counts differ: of files or frameworks.
 
+    FIRST and SECOND are two frameworks, or two model files; of one file alone it is explained why its model has
+    another count in the other framework, PyTorch for a Keras model and Keras for one of PyTorch.
+
     \b
+    gatewise explain model.keras
     gatewise explain model.keras model.safetensors --of stored
     gatewise explain keras torch -x 3 -u 50
     gatewise explain -x 3 -u 50 --equations
@@ -134,14 +160,13 @@ def explain(
         write(_equations(equations, names, format_of(format, output), width, options), output)
         return
     if first is None:
-        raise click.UsageError("Name a file, or two frameworks: gatewise explain keras torch -x 3 -u 50")
+        raise click.UsageError("Name one file, two files, or two frameworks: gatewise explain keras torch -x 3 -u 50")
     if is_path(first) or (second is not None and is_path(second)):
         answer(_explain_files(first, second, of, [*options, "timesteps", "batch"]), format, output)
         return
     if second is None:
         raise click.UsageError(
-            f"{first!r} is one framework, and a difference is between two [SECOND]: "
-            "gatewise explain keras torch -x 3 -u 50"
+            f"{first!r} is one framework, and a difference is between two: gatewise explain keras torch -x 3 -u 50"
         )
     if of != "parameters":
         raise click.UsageError("--of says what to count of two files; two frameworks are always counted both ways.")
@@ -157,14 +182,12 @@ def _explain_files(first: str, second: str | None, of: str, layer_options: list[
     """Return why two files hold different counts, or one file and its port."""
     from gatewise.cli.progress import loading, working
 
-    if second is None:
-        raise click.UsageError("Name two files, or two frameworks: gatewise explain keras torch -x 3 -u 50")
-    files = (first, second)
+    files = [name for name in (first, second) if name is not None]
     check_inputs(*files)
-    refuse_given(layer_options, "The models in two files say what they are")
+    refuse_given(layer_options, "The models in two files say what they are" if second else "The file says what it is")
     with working():
         loading(*files)
         from gatewise import explain as explained
         from gatewise.report.reports import explaining
 
-        return explaining(None, explained(first, second, of=of))
+        return explaining(None, explained(*files, of=of))

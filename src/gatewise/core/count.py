@@ -61,8 +61,26 @@ class Term(NamedTuple):
     arithmetic: str
 
 
+class LayerCount(NamedTuple):
+    """One layer of a model, as the model's framework summarises it.
+
+    Attributes:
+        name: Its name in the model.
+        kind: The name of its class.
+        shape: The shape of its outputs; empty where the framework does not say it.
+        parameters: How many numbers the framework counts in it.
+        known: Whether gatewise knows what it computes; else the other framework's count is taken to be the same.
+    """
+
+    name: str
+    kind: str
+    shape: str
+    parameters: int
+    known: bool
+
+
 class Count(Record):
-    """The parameters of a layer or network in one framework.
+    """The parameters of a layer, network or model in one framework.
 
     Attributes:
         framework: The layout's name, or the framework's for a network.
@@ -70,12 +88,20 @@ class Count(Record):
         notes: What does not change the count, said where one might think so.
         effective: How many are left without the redundant ones, which the outputs cannot tell from others: of two
             biases that a gate only sees as a sum, one.
+        layers: Of a model the layers in their order, those without weights too; else empty.
+        trainable: Of a model, how many numbers training changes; else None.
+        optimizer: Of a model, how many of the parameters its optimiser keeps.
+        beside: Of a model its count in the other framework, PyTorch or Keras, layer by layer in the same order.
     """
 
     framework: str
     terms: tuple[Term, ...]
     notes: tuple[str, ...]
     effective: int
+    layers: tuple[LayerCount, ...] = ()
+    trainable: int | None = None
+    optimizer: int = 0
+    beside: Count | None = None
 
     @property
     def total(self) -> int:

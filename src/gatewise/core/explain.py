@@ -267,7 +267,8 @@ def explain_network(
         told = explain(layer.spec, *layouts[layer.name])
         causes += [dataclasses.replace(cause, layer=layer.name) for cause in told.causes]
         said += _different(layer.spec, *layouts[layer.name])
-    opening = next((gate_sentence(layer.spec) for layer in network.layers if gate_sentence(layer.spec)), "")
+    weighted = list(network.weighted)
+    opening = gate_sentence(weighted[0].spec) if len(weighted) == 1 else ""
     notes = tuple(dict.fromkeys((*said, *counts[0].notes)))
     return Explanation(counts[0], counts[1], tuple(causes), opening, notes, _tallies(*counts))
 

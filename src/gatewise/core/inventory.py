@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from gatewise.core.count import (
     TWINS,
     Count,
+    LayerCount,
     Term,
     formula,
     gate_sentence,
@@ -95,6 +96,22 @@ class Item(NamedTuple):
     native: Any = None
 
 
+class Outline(NamedTuple):
+    """One line of a model's summary: a layer, with weights or without.
+
+    Attributes:
+        name: Its name in the model.
+        kind: The name of its class.
+        shape: The shape of its outputs; empty where the framework does not say it.
+        items: What it holds.
+    """
+
+    name: str
+    kind: str
+    shape: str = ""
+    items: tuple[Item, ...] = ()
+
+
 @dataclass(frozen=True)
 class Inventory:
     """All that a model holds.
@@ -106,6 +123,7 @@ class Inventory:
         parameters: The roles that the framework itself counts as parameters.
         saved: The roles that it stores.
         extras: What belongs to no layer, such as the variables of an optimiser.
+        outline: Its layers as the framework's own summary lists them.
     """
 
     framework: str
@@ -114,6 +132,7 @@ class Inventory:
     parameters: frozenset[Role]
     saved: frozenset[Role]
     extras: tuple[Tensor, ...] = ()
+    outline: tuple[Outline, ...] = ()
 
 
 ROLE_WORDS = {
@@ -375,10 +394,48 @@ def explain_inventories(first: Inventory, second: Inventory, view: str = "parame
     tallies = tuple(
         Tally(name, meaning, _Side(first, name).total(), _Side(second, name).total()) for name, meaning in VIEWS.items()
     )
-    opening = next(
-        (gate_sentence(item.spec) for item in first.items if item.spec is not None and gate_sentence(item.spec)), ""
+    counts = _count(here), _count(there)
+    return Explanation(*counts, tuple(causes), _opening(first, second, *counts), (), tallies)
+
+
+def _opening(first: Inventory, second: Inventory, *counts: Count) -> str:
+    """Return what one gate is where one layer is explained; of models, how far apart they are."""
+    specs = [item.spec for held in (first, second) for item in held.items]
+    if len(specs) == 2 and specs[0] is not None:
+        return gate_sentence(specs[0])
+    here, there = counts
+    apart = f"{abs(there.total - here.total):,} {'more' if there.total > here.total else 'fewer'}"
+    return (
+        f"{here.framework} has {here.total:,} parameters, {there.framework} "
+        f"{apart if there.total != here.total else 'as many'}."
     )
-    return Explanation(_count(here), _count(there), tuple(causes), opening, (), tallies)
+
+
+def summarise(held: Inventory, beside: Inventory | None = None) -> Count:
+    """Count a model as its framework's own summary does, layer by layer.
+
+    Args:
+        held: The model.
+        beside: The same model in another framework, its outline in the same order.
+    """
+    side = _Side(held, "parameters")
+    layers = tuple(
+        LayerCount(
+            line.name,
+            line.kind,
+            line.shape,
+            sum(sum(_counted_sizes(item, side).values()) for item in line.items),
+            all(item.spec is not None for item in line.items),
+        )
+        for line in held.outline
+    )
+    return replace(
+        _count(side),
+        layers=layers,
+        trainable=_Side(held, "trainable").total(),
+        optimizer=sum(tensor.size for tensor in held.extras if tensor.role is Role.OPTIMIZER),
+        beside=None if beside is None else summarise(beside),
+    )
 
 
 def _count(side: _Side) -> Count:
