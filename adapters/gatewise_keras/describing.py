@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,12 +113,33 @@ def _from_config(config: Mapping[str, Any]) -> Any:
     import keras
 
     try:
-        return keras.saving.deserialize_keras_object(copy.deepcopy(dict(config)), safe_mode=True)
+        return keras.saving.deserialize_keras_object(_with_modules(config), safe_mode=True)
     except Exception as error:  # Keras raises whatever the layers' constructors and builds raise.
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Keras quotes the whole config behind what is wrong with it.
+        first = (
+            re.split(r"\n| Full object config| Received: |: \{", str(error).strip())[0][:300] or type(error).__name__
+        )
         raise UnsupportedModelError(
             f"Keras cannot build this config: {first}", "Expected a config of a Keras layer or model.", _way_out(config)
         ) from error
+
+
+def _with_modules(config: Any) -> Any:
+    """Return a copy of a config in which every class of Keras's has its module, as Keras itself writes it."""
+    import keras
+
+    if isinstance(config, list | tuple):
+        return [_with_modules(each) for each in config]
+    if not isinstance(config, Mapping):
+        return config
+    made = {key: _with_modules(value) for key, value in config.items()}
+    if isinstance(made.get("class_name"), str) and "config" in made and "module" not in made:
+        if made["class_name"] == "Functional":
+            return {**made, "module": "keras.src.models.functional", "registered_name": "Functional"}
+        for module, home in (("keras.layers", keras.layers), ("keras", keras)):
+            if hasattr(home, made["class_name"]):
+                return {**made, "module": module, "registered_name": None}
+    return made
 
 
 def _way_out(config: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from gatewise.core.plan import Plan, Verdict
     from gatewise.core.solve import Solution, Solutions
     from gatewise.core.teach import Equations, Growth, Option
+    from gatewise.inspecting import Inspection
     from gatewise.parity.result import Parity
     from gatewise.registry import FrameworkRecord
     from gatewise.transfers.result import Transfer
@@ -108,6 +109,7 @@ __all__ = [
     "Growth",
     "ImpossiblePlanError",
     "Input",
+    "Inspection",
     "Layer",
     "LayerNorm",
     "LayoutError",
@@ -149,13 +151,16 @@ __all__ = [
     "equations",
     "explain",
     "frameworks",
+    "inspect",
     "load",
+    "map_weights",
     "mapping",
     "option",
     "port",
     "port_file",
     "save",
     "solve",
+    "tabulate",
     "transfer",
     "vary",
     "verify",
@@ -178,6 +183,7 @@ _HOMES = {
     "FrameworkRecord": "registry",
     "Growth": "core.teach",
     "Input": "core.between",
+    "Inspection": "inspecting",
     "Layer": "core.network",
     "Masking": "core.between",
     "Merge": "core.between",
@@ -521,6 +527,10 @@ def mapping(spec: Spec, source: str, target: str) -> Plan:
     return plan(spec, layout(source, spec), layout(target, spec))
 
 
+map_weights = mapping
+"""Another name of ``mapping``."""
+
+
 def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "keras") -> Any:
     """Build a framework's own layer or model with weights set: for one seed the same function in every framework.
 
@@ -550,25 +560,62 @@ def build(spec: Spec | Network, framework: str, seed: int = 0, initial: str = "k
 def describe(obj: Any, inputs: Any = None) -> Network:
     """Say what a live object is, in neutral terms; a path is the file of one.
 
+    The config of a Keras layer or model will do as well: a dictionary, or the ``.json`` file that ``model.to_json()``
+    gives. It is read as plain data first, and a mistake in it that Keras would find while it builds is explained.
+
     Args:
-        obj: A layer, a model, or the file of one.
+        obj: A layer, a model, or the file or config of one.
         inputs: Example inputs, as ``verify`` takes them; they are checked against what the model reads.
 
     Raises:
         UnsupportedModelError: A layer or option is not supported; it is named.
-        SpecError: The inputs are not what the model reads.
+        SpecError: The inputs are not what the model reads; or a layer of a config is given fewer axes than it needs.
 
     >>> describe(build(LSTM(features=3, units=5), "torch")).layers[-1].spec
     LSTM(features=3, units=5)
     """
-    from gatewise.live import describe
+    import os
+    from collections.abc import Mapping
 
-    network = describe(obj)
+    if isinstance(obj, Mapping) or (isinstance(obj, str | os.PathLike) and str(obj).lower().endswith(".json")):
+        from pathlib import Path
+
+        from gatewise import configs
+
+        network = configs.describe_config(obj if isinstance(obj, Mapping) else configs.read_config(Path(obj)))
+    else:
+        from gatewise.live import describe
+
+        network = describe(obj)
     if inputs is not None:
         from gatewise.parity.inputs import check_inputs
 
         check_inputs(inputs, network)
     return network
+
+
+def inspect(obj: Any) -> Inspection:
+    """Say what a model, a file or a Keras config holds, and whether it can be ported.
+
+    Args:
+        obj: A layer or model of Keras or torch; the path of a file (``.keras``, ``.h5``, ``.safetensors``, ``.npz``);
+            or the config of a Keras model, a dictionary or a ``.json`` file.
+
+    Returns:
+        The facts: ``format``, ``version``, ``layers``, ``tensors`` (dtype, shape, bytes), ``optimizer``, and
+        ``portable`` with its ``reason``.
+
+    Raises:
+        FileError: The file cannot be read.
+
+    >>> import torch
+    >>> found = inspect(torch.nn.LSTM(3, 5))
+    >>> found.portable, [(tensor.name, tensor.shape) for tensor in found.tensors][0]
+    (True, ('weight_ih_l0', (20, 3)))
+    """
+    from gatewise.inspecting import inspected
+
+    return inspected(obj)
 
 
 def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Any:
@@ -737,7 +784,7 @@ def load(path: str | Path, to: str | None = None) -> Any:
     return load(arguments.path_of(path), None if to is None else arguments.framework_name(to, "to"))
 
 
-def compare(path: str | Path) -> Comparison:
+def tabulate(path: str | Path) -> Comparison:
     """Count and explain every case of a TOML file.
 
     Returns:
@@ -750,3 +797,7 @@ def compare(path: str | Path) -> Comparison:
     from gatewise.comparison import compare
 
     return compare(arguments.path_of(path))
+
+
+compare = tabulate
+"""The name that ``tabulate`` had first."""

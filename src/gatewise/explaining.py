@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatewise import checkpoints
 from gatewise.arguments import path_of
-from gatewise.conversion import local_names
+from gatewise.conversion import identify, local_names
 from gatewise.core.explain import VIEWS, Explanation
 from gatewise.core.infer import infer
 from gatewise.core.inventory import (
@@ -57,6 +58,8 @@ def explained(first: Any, second: Any = None, view: str = "parameters") -> Expla
 def counted(obj: Any, name: str | None = None) -> Count:
     """Count a live object or the model in a file; see ``gatewise.count``."""
     held = inventory(obj)
+    if name is not None:
+        framework_layout(name, Dense(1, 1))  # says which names are known
     if name is None or name == held.framework:
         return summarise(held, ported_inventory(held, other_home(held.framework)))
     return summarise(ported_inventory(held, name), held)
@@ -224,7 +227,14 @@ def inventory_of_arrays(
 ) -> tuple[Inventory, tuple[dict[str, np.ndarray], ...]]:
     """Return what some arrays are, by the framework whose names explain most of it, and the arrays of each item."""
     found: dict[str, list[tuple[Item, dict[str, np.ndarray]]]] = {}
-    for name in dict.fromkeys(("keras", "torch", *names())):
+    if all(re.fullmatch(r"arr_\d+", name) for name in arrays):
+        for name in HOMES:
+            with contextlib.suppress(GatewiseError):  # Arrays without names, in the order of get_weights().
+                spec, layout, named = identify(name, arrays, None, {})
+                tensors = tuple(Tensor(key, tuple(array.shape), _role(key)) for key, array in named.items())
+                found[name] = [(Item(label, layout.name.partition(":")[2], tensors, spec, layout), named)]
+                break
+    for name in () if found else dict.fromkeys(("keras", "torch", *names())):
         found[name] = list(_recognised(name, arrays))
         if all(item.spec is not None for item, _ in found[name]):
             break

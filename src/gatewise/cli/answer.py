@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from gatewise.report.tables import Report
 
 NEARBY = {
+    "inspect": "count (its parameters), port (to another framework), explain (why another count differs)",
     "count": "explain (why two counts differ), map (which slice goes where), solve (which layers have a number)",
     "explain": "count (tensor by tensor), map (which slice goes where), verify (do the outputs differ)",
-    "port": "verify (compare two files again), explain (why the counts differ)",
+    "port": "verify (compare two files again), inspect (what a file holds), explain (why the counts differ)",
     "verify": "explain (why the counts differ), port (make the port again)",
     "transfer": "verify (do the outputs differ), explain (why the counts differ), port (write the other model anew)",
     "map": "port (whole model files), explain (why the counts differ), frameworks (how each stores its layers)",

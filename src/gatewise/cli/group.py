@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Look at a model file or a layer": {
+        "inspect": Entry("models", "inspect"),
         "count": Entry("counting", "count"),
         "explain": Entry("counting", "explain"),
     },

@@ -1,4 +1,4 @@
-"""Commands on whole models in files: port, verify and build."""
+"""Commands on whole models in files: inspect, port, verify and build."""
 
 from __future__ import annotations
 
@@ -24,6 +24,30 @@ READ = (".keras", ".h5", ".hdf5", ".safetensors")
 
 WRITTEN = (".safetensors", ".keras")
 """Suffixes of model files that are written."""
+
+
+@click.command()
+@click.argument("path", type=click.Path(), metavar="FILE")
+@answer_options
+def inspect(path: str, format: str | None, output: str | None) -> None:
+    r"""Say what a model file holds, and whether it can be ported.
+
+    FILE is a model (.keras, .h5, .safetensors), arrays (.npz, .safetensors), or the config of a Keras model (.json,
+    what model.to_json() gives).
+
+    \b
+    gatewise inspect model.keras
+    gatewise inspect config.json
+    """
+    from gatewise.cli.progress import working
+
+    check_inputs(path, suffixes=(*READ, ".npz", ".json"))
+    with working():
+        from gatewise.inspecting import inspected
+        from gatewise.report.models import inspecting
+
+        report = inspecting(inspected(path))
+    answer(report, format, output)
 
 
 _inputs = click.option(
