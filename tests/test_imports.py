@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 import gatewise as gw
 from gatewise.core.between import WEIGHTLESS
 from gatewise.core.spec import KINDS
-from gatewise.registry import packages
+from gatewise.registry import framework, packages
 
 ROOT = Path(gw.__file__).parents[2]
 HOUSE = Path(gw.__file__).parent
@@ -23,7 +25,7 @@ ADAPTERS = {name: Path(importlib.util.find_spec(package).origin).parent for name
 ALLOWED = {
     "core": {"gatewise.errors"},
     "arrays": {"gatewise.core", "gatewise.errors", "numpy"},
-    "checkpoints": {"gatewise.arguments", "gatewise.core", "gatewise.errors", "numpy", "safetensors"},
+    "checkpoints": {"gatewise.arguments", "gatewise.core", "gatewise.errors", "h5py", "numpy", "safetensors"},
     # Facts come in as the types of those who found them; nothing here reads files or runs frameworks.
     "report": {
         "gatewise",  # count and mapping, for the further tables of a comparison
@@ -163,6 +165,30 @@ def test_layouts_need_nothing(name):
     }  # that the own files need nothing, a run shows below
     for module, _ in imports(path):
         assert is_standard(module) or is_under(module, allowed), f"{path} imports {module}"
+
+
+def test_a_dependency_is_declared_if_and_only_if_it_is_imported():
+    """Packages that the sources import, but for frameworks, which the adapters' extras bring."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.match(r"[\w-]+", each)[0].lower() for each in project["dependencies"]}
+    extras = {
+        re.match(r"[\w-]+", each)[0]
+        for extra, several in project["optional-dependencies"].items()
+        if extra != "dev"
+        for each in several
+    }
+    named = {"dm-haiku": "haiku"}
+    extras = {named.get(each, each) for each in extras} | {
+        need for name in packages() for need in framework(name).needs
+    }
+    imported = {
+        module.partition(".")[0]
+        for path in [*HOUSE.rglob("*.py"), *(file for folder in ADAPTERS.values() for file in folder.rglob("*.py"))]
+        for module, _ in imports(path)
+        if not is_standard(module) and not module.startswith("gatewise")
+    }
+    assert declared <= imported, "declared and not imported"
+    assert imported - declared <= extras, "imported and not declared"
 
 
 def run(code):
