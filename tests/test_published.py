@@ -11,13 +11,14 @@ import io
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import gatewise as gw
+from gatewise.cli import main
 from gatewise.core.spec import LSTM, Dense
 
 ROOT = Path(gw.__file__).parents[2]
@@ -208,8 +209,8 @@ def test_the_readme_runs(workplace, keras, torch):
             words = shlex.split(command)
             if words[0] in ("make", "pip", "git", "cd", "python", "python3"):
                 continue  # set-up, which a test of the whole house does
-            done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=workplace, timeout=300)
-            assert "Traceback" not in done.stderr
+            assert words[0] == "gatewise"
+            done = CliRunner().invoke(main, words[1:], catch_exceptions=False)
             shown = [line.rstrip() for line in expected.splitlines()]
             printed = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
             if shown and shown[-1] == "…":

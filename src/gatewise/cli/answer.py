@@ -40,9 +40,14 @@ def answer(report: Report, format: str | None, output: str | None) -> None:
     command = click.get_current_context().command
     report = report.replace(notes=[said_in_options(line, command) for line in report.notes])
     if chosen == "plain" and output is None:
-        nearby = [f"See also: {NEARBY[command.name]}."] if command.name in NEARBY else []
-        report = report.replace(notes=[*report.notes, *nearby])
+        report = report.replace(notes=[*report.notes, *neighbours()])
     write(render(report, chosen, width=columns() if output is None else None), output)
+
+
+def neighbours() -> list[str]:
+    """Return the line that names the neighbouring commands of the one that runs."""
+    name = click.get_current_context().command.name
+    return [f"See also: {NEARBY[name]}."] if name in NEARBY else []
 
 
 def write(text: str, output: str | None) -> None:
@@ -113,5 +118,5 @@ def said_in_options(text: str, command: click.Command | None) -> str:
 def _as_option(text: str, name: str, param: click.Option) -> str:
     option = max(param.opts, key=len)
     if param.is_flag:
-        return re.sub(rf"\b{name}={param.flag_value}\b", option, text)
-    return re.sub(rf"(?<![\w.(,] )(?<![\w.(])\b{name}='?([\w.]+)'?", rf"{option} \1", text)
+        return re.sub(rf"\b{name}={param.flag_value is not False}\b", option, text)
+    return re.sub(rf"(?<![\w.(])(?<!, )\b{name}='?([\w.]+)'?", rf"{option} \1", text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatewise.cli.answer import answer, write
+from gatewise.cli.answer import answer, columns, neighbours, write
 from gatewise.cli.options import (
     FRAMEWORK,
     answer_options,
@@ -100,6 +100,12 @@ def _equations(notation: str, frameworks: list[str], format: str, width: int | N
     return teaching(equations(spec_of(options), notation, frameworks), format, width=width)
 
 
+def _see_also(width: int | None) -> str:
+    from gatewise.report.tables import Report, render
+
+    return render(Report(neighbours(), []), "plain", width=width)
+
+
 @click.command()
 @click.argument("first", required=False, type=FRAMEWORK, metavar="[FIRST]")
 @click.argument("second", required=False, type=FRAMEWORK, metavar="[SECOND]")
@@ -153,11 +159,11 @@ def explain(
         answer(optional(teach.option(option), format_of(format, output)), format, output)
         return
     if equations:
-        from gatewise.cli.answer import columns
-
         names = [name for name in (first, second) if name]
         width = columns() if output is None else None
-        write(_equations(equations, names, format_of(format, output), width, options), output)
+        chosen = format_of(format, output)
+        text = _equations(equations, names, chosen, width, options)
+        write(f"{text}\n\n{_see_also(width)}" if chosen == "plain" and output is None else text, output)
         return
     if first is None:
         raise click.UsageError("Name one file, two files, or two frameworks: gatewise explain keras torch -x 3 -u 50")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gatewise.cli.answer import answer, write
+from gatewise.cli.answer import answer, columns, write
 from gatewise.cli.options import (
     ARRAYS,
     FRAMEWORK,
@@ -147,6 +147,7 @@ def map_(
     gatewise map keras torch --weights lstm.npz -o torch.npz
     """
     from gatewise import mapping
+    from gatewise.report.columns import wrapped
     from gatewise.report.reports import planning
 
     arrays = output if output is not None and os.path.splitext(output)[1].lower() in ARRAYS else None
@@ -171,7 +172,8 @@ def map_(
     else:
         answer(planning(plan), format, table)
     if proof:
-        click.echo(f"\n{plan.proof()}", err=chosen not in ("plain", "github") or table is not None)
+        lines = [part for line in str(plan.proof()).splitlines() for part in wrapped(line, columns() or len(line))]
+        click.echo("\n" + "\n".join(lines), err=chosen not in ("plain", "github") or table is not None)
     if arrays is not None:
         shapes = ", ".join(f"{name} {shape}" for name, shape in plan.target_shapes.items())
         click.echo(f"Wrote {arrays}: {shapes}.", err=True)
