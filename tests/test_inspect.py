@@ -216,6 +216,13 @@ def test_what_keras_cannot_load_is_listed_all_the_same(keras, tmp_path):
     assert [(each.name, each.parameters) for each in found.layers][1:] == [("mine", 9), ("lstm", 48)]
     assert found.portable is False
     assert "Mine" in found.reason
+    count = gw.count(tmp_path / "own.keras")
+    assert [(each.name, each.parameters) for each in count.layers][1:] == [("mine", 9), ("lstm", 48)]
+    assert (count.total, count.layers[0].shape) == (57, "(None, 4, 3)")
+    assert "Mine" in count.notes[-1]
+    assert invoke("count", tmp_path / "own.keras").exit_code == 0
+    assert str(count).splitlines()[2:4] == ["  mine (Mine) ?: 9", "  lstm (LSTM) ?: 48"]
+    assert "lstm (LSTM)" in count._repr_html_()
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and so on", b"\x89HDF\r\n\x1a\n and so on"])

@@ -5,11 +5,12 @@ Mistakes that Keras only finds while it builds, and says badly, are found here f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gatewise.checkpoints.keras_facts import parse
+from gatewise.checkpoints.keras_facts import KerasFacts, Stored, parse
 from gatewise.core.network import Network
 from gatewise.errors import FileError, SpecError, UnsupportedModelError
 from gatewise.registry import model_adapter
@@ -249,7 +250,8 @@ def _check_layer(layer: LayerConfig) -> None:
     axes, kind, options, around = layer.axes, layer.kind, layer.options, 0
     while kind == "TimeDistributed" and isinstance(options.get("layer"), Mapping):
         held = options["layer"]
-        kind, options, around = str(held.get("class_name")), held.get("config") or {}, around + 1
+        inner = held.get("config")
+        kind, options, around = str(held.get("class_name")), inner if isinstance(inner, Mapping) else {}, around + 1
     if axes is None or kind not in AXES or axes >= AXES[kind] + around:
         return
     met = str(layer.shape).replace("'", "") if layer.shape is not None else f"of {axes} axes that comes in"
@@ -274,7 +276,8 @@ def check_sizes(config: Mapping[str, Any]) -> None:
     before = 1
     for layer in layers_of(config):
         held = layer.options.get("layer")
-        options = held.get("config", {}) if isinstance(held, Mapping) else layer.options
+        inner = held.get("config") if isinstance(held, Mapping) else layer.options
+        options = inner if isinstance(inner, Mapping) else {}
         sizes = [options.get(key) for key in ("units", "filters", "output_dim", "input_dim")]
         known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool)]
         last = [size for size in layer.shape or () if isinstance(size, int)]
@@ -288,6 +291,23 @@ def check_sizes(config: Mapping[str, Any]) -> None:
                 "Give the model itself, or its file; gatewise.count(spec, 'keras') counts a layer of any size.",
             )
         before = largest if known else before
+
+
+def stored_layers(facts: KerasFacts) -> list[tuple[LayerConfig, list[Stored]]]:
+    """Return the layers that the config of a file lists, each with the arrays that are stored for it."""
+    try:
+        layers = list(layers_of(normal(facts.config)))
+    except UnsupportedModelError:
+        return []
+    used: dict[str, int] = {}
+    found = []
+    for layer in layers:
+        # Keras numbers the groups of each class in the order of the layers.
+        group = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", layer.kind)).lower()
+        number = used[group] = used.get(group, -1) + 1
+        names = (f"layers/{group}_{number}/" if number else f"layers/{group}/", f"model_weights/{layer.name}/")
+        found.append((layer, [each for each in facts.arrays if each.name.startswith(names)]))
+    return found
 
 
 def describe_config(config: Any) -> Network:

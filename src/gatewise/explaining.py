@@ -57,12 +57,49 @@ def explained(first: Any, second: Any = None, view: str = "parameters") -> Expla
 
 def counted(obj: Any, name: str | None = None) -> Count:
     """Count a live object or the model in a file; see ``gatewise.count``."""
-    held = inventory(obj)
+    try:
+        held, note = inventory(obj), ""
+    except FileError as error:  # What Keras cannot load, a class of one's own say, is counted as it is stored.
+        held, note = stored_inventory(obj, error), f"{error.met} So its tensors are counted as they are stored."
     if name is not None:
         framework_layout(name, Dense(1, 1))  # says which names are known
     if name is None or name == held.framework:
-        return summarise(held, ported_inventory(held, other_home(held.framework)))
-    return summarise(ported_inventory(held, name), held)
+        count = summarise(held, ported_inventory(held, other_home(held.framework)))
+    else:
+        count = summarise(ported_inventory(held, name), held)
+    return count.replace(notes=(*count.notes, note)) if note else count
+
+
+def stored_inventory(obj: Any, error: FileError) -> Inventory:
+    """Return what a file of Keras stores for each layer of its config; nothing is known of the layers.
+
+    Raises:
+        FileError: The error given, where this is no file of Keras with a model in it.
+    """
+    from gatewise.checkpoints.keras_facts import OPTIMIZERS, keras_facts
+    from gatewise.configs import stored_layers
+
+    path = Path(obj)
+    if path.suffix.lower() not in (".keras", ".h5", ".hdf5") or not path.is_file():
+        raise error
+    facts = keras_facts(path)
+    lines = []
+    for layer, arrays in stored_layers(facts):
+        tensors = tuple(
+            Tensor(each.name, each.shape, Role.SEED if "seed_generator" in each.name else _role(each.name))
+            for each in arrays
+        )
+        items = (Item(layer.name, layer.kind, tensors),) if tensors else ()
+        shape = str(layer.shape) if layer.kind == "InputLayer" and layer.shape else "?"
+        lines.append(Outline(layer.name, layer.kind, shape, items))
+    if not lines:
+        raise error
+    extras = tuple(
+        Tensor(each.name, each.shape, Role.OPTIMIZER) for each in facts.arrays if each.name.startswith(OPTIMIZERS)
+    )
+    parameters = frozenset({Role.WEIGHT, Role.STATISTIC, Role.OPTIMIZER})
+    everything = tuple(item for line in lines for item in line.items)
+    return Inventory("keras", path.name, everything, parameters, parameters | {Role.SEED}, extras, tuple(lines))
 
 
 HOMES = ("keras", "torch")

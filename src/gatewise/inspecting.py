@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gatewise import checkpoints
 from gatewise.checkpoints.keras_facts import OPTIMIZERS, KerasFacts, keras_facts
-from gatewise.configs import describe_config, layers_of, normal, read_config, whole_config
+from gatewise.configs import describe_config, layers_of, read_config, stored_layers, whole_config
 from gatewise.core.inventory import LOOSE, Inventory, Role, Tensor
 from gatewise.core.shapes import shapes
 from gatewise.errors import GatewiseError
@@ -248,21 +247,8 @@ def _keras_file(path: Path) -> Inspection:
 
 def _stored_layers(facts: KerasFacts) -> Iterator[LayerFact]:
     """Yield the layers that a file's config lists, each with what is stored for it."""
-    try:
-        layers = list(layers_of(normal(facts.config)))
-    except GatewiseError:  # Not even a config: there are arrays alone.
-        return
-    used: dict[str, int] = {}
-    for layer in layers:
-        # Keras numbers the groups of each class in the order of the layers.
-        group = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", layer.kind)).lower()
-        number = used[group] = used.get(group, -1) + 1
-        names = {f"layers/{group}_{number}" if number else f"layers/{group}", f"model_weights/{layer.name}"}
-        sizes = [
-            math.prod(each.shape)
-            for each in facts.arrays
-            if any(each.name.startswith(f"{name}/") for name in names) and "seed_generator" not in each.name
-        ]
+    for layer, arrays in stored_layers(facts):
+        sizes = [math.prod(each.shape) for each in arrays if "seed_generator" not in each.name]
         yield LayerFact(layer.name, layer.kind, sum(sizes), None)
 
 

@@ -118,6 +118,10 @@ class Count(Record):
 
     def __str__(self) -> str:
         lines = [f"{term.name} {term.shape}: {term.parameters:,} = {term.arithmetic}" for term in self.terms]
+        if self.layers:
+            lines = [
+                f"{each.name} ({each.kind}) {each.shape}".rstrip() + f": {each.parameters:,}" for each in self.layers
+            ]
         return "\n".join([f"{self.framework}: {self.total:,}", *(f"  {line}" for line in lines), *self.notes])
 
     def _repr_markdown_(self) -> str:

@@ -12,6 +12,7 @@ from gatewise.core.solve import Solutions
 from gatewise.core.spec import Spec
 from gatewise.core.teach import Equations, Growth, Option
 from gatewise.report.latex import Raw
+from gatewise.report.models import summarising
 from gatewise.report.reports import cause_table, planning, tally_table, tensor_table
 from gatewise.report.tables import Report, Table, join, render
 
@@ -134,6 +135,8 @@ def growing(growth: Growth) -> Report:
 
 def shown(thing: Count | Explanation | Plan, format: str) -> str:
     """Write what a notebook shows of a result."""
+    if isinstance(thing, Count) and thing.layers:
+        return render(summarising(thing), format)
     if isinstance(thing, Count):
         return render(Report([], [tensor_table([thing])], thing.notes), format)
     if isinstance(thing, Explanation):
