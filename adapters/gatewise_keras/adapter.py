@@ -295,6 +295,13 @@ def computes_in_double() -> bool:
     return bool(keras.backend.backend() == "tensorflow")
 
 
+def check_file(path: str) -> None:
+    """Raise ``FileError`` where a file is damaged; nothing in it is built."""
+    from gatewise_keras import files
+
+    files.check_file(path)
+
+
 def open_file(path: str) -> Any:
     """Return the model in a private copy of a ``.keras`` or ``.h5`` file, without running code that the file holds."""
     from gatewise_keras import files

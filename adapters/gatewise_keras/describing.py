@@ -120,7 +120,9 @@ def _from_config(config: Mapping[str, Any]) -> Any:
             re.split(r"\n| Full object config| Received: |: \{", str(error).strip())[0][:300] or type(error).__name__
         )
         raise UnsupportedModelError(
-            f"Keras cannot build this config: {first}", "Expected a config of a Keras layer or model.", _way_out(config)
+            f"Keras cannot build this config: {first}",
+            "Expected a config of a Keras layer or model.",
+            "Build it in Keras first, to see where it fails.",
         ) from error
 
 
@@ -140,20 +142,6 @@ def _with_modules(config: Any) -> Any:
             if hasattr(home, made["class_name"]):
                 return {**made, "module": module, "registered_name": None}
     return made
-
-
-def _way_out(config: Mapping[str, Any]) -> str:
-    """Say what is wrong with a config that Keras refuses, where it is a mistake that is known."""
-    inner = config.get("config", {})
-    for layer in inner.get("layers", [config]) if isinstance(inner, Mapping) else []:
-        held = layer.get("config", {}).get("layer", {}) if layer.get("class_name") == "TimeDistributed" else {}
-        if held.get("class_name") in ("LSTM", "GRU", "SimpleRNN", "Bidirectional"):
-            kind = held["class_name"]
-            return (
-                f"TimeDistributed gives its {kind} one step of the sequence: drop the TimeDistributed around it, "
-                "or feed 4 axes (batch, outer steps, timesteps, features)."
-            )
-    return "Build it in Keras first, to see where it fails."
 
 
 def alone(spec: Spec, name: str = "layer", trainable: bool = True, batch: int | None = None) -> Network:

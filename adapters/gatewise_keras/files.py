@@ -105,6 +105,12 @@ def open_file(path: str) -> Any:
     return model
 
 
+def check_file(path: str) -> None:
+    """Raise ``FileError`` where the HDF5 of a file is damaged, or holds what Keras does not write."""
+    with _Walk(path) as walk:
+        walk.stored(Path(path).name)
+
+
 def left_out(obj: Any) -> list[str]:
     """Return what of a model's file was not known and not needed, a sentence each."""
     return list(_left_out.get(obj, ()))

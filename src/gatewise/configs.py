@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gatewise.checkpoints.keras_facts import KerasFacts, Stored, parse
+from gatewise import checkpoints
+from gatewise.checkpoints.keras_facts import KerasFacts, Stored, keras_facts
 from gatewise.core.network import Network
 from gatewise.errors import FileError, SpecError, UnsupportedModelError
-from gatewise.registry import model_adapter
+from gatewise.registry import installed, model_adapter
 
 MOST_DEPTH = 100
 """How deep a config may be nested."""
@@ -73,7 +74,7 @@ def read_config(path: Path) -> Any:
         FileError: The file is missing, or holds no config.
     """
     try:
-        config = parse(path.read_bytes())
+        config = checkpoints.parse_json(path.read_bytes())
     except OSError as error:
         raise FileError(
             f"{path} cannot be read: {error.strerror}.", "Expected a .json file.", "Check the name."
@@ -291,6 +292,18 @@ def check_sizes(config: Mapping[str, Any]) -> None:
                 "Give the model itself, or its file; gatewise.count(spec, 'keras') counts a layer of any size.",
             )
         before = largest if known else before
+
+
+def facts_of(path: Path) -> KerasFacts:
+    """Return what a file of Keras says of itself, read once; its HDF5 is walked by another process before.
+
+    Raises:
+        FileError: The file is missing or damaged.
+    """
+    with checkpoints.snapshot(path) as copy:
+        if installed("keras"):
+            model_adapter("keras").check_file(str(copy))
+        return keras_facts(copy)
 
 
 def stored_layers(facts: KerasFacts) -> list[tuple[LayerConfig, list[Stored]]]:

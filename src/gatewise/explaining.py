@@ -29,7 +29,7 @@ from gatewise.core.inventory import (
 from gatewise.core.layout import Layout, store
 from gatewise.core.plan import plan
 from gatewise.core.spec import KINDS, Dense, Embedding
-from gatewise.errors import GatewiseError, SpecError, nearest
+from gatewise.errors import FileError, GatewiseError, SpecError, nearest
 from gatewise.live import METADATA, open_keras, restore
 from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, names, owner
 from gatewise.registry import layout as framework_layout
@@ -76,13 +76,13 @@ def stored_inventory(obj: Any, error: FileError) -> Inventory:
     Raises:
         FileError: The error given, where this is no file of Keras with a model in it.
     """
-    from gatewise.checkpoints.keras_facts import OPTIMIZERS, keras_facts
-    from gatewise.configs import stored_layers
+    from gatewise.checkpoints.keras_facts import OPTIMIZERS
+    from gatewise.configs import facts_of, stored_layers
 
     path = Path(obj)
     if path.suffix.lower() not in (".keras", ".h5", ".hdf5") or not path.is_file():
         raise error
-    facts = keras_facts(path)
+    facts = facts_of(path)
     lines = []
     for layer, arrays in stored_layers(facts):
         tensors = tuple(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gatewise import checkpoints
-from gatewise.checkpoints.keras_facts import OPTIMIZERS, KerasFacts, keras_facts
-from gatewise.configs import describe_config, layers_of, read_config, stored_layers, whole_config
+from gatewise.checkpoints.keras_facts import OPTIMIZERS, KerasFacts
+from gatewise.configs import describe_config, facts_of, layers_of, read_config, stored_layers, whole_config
 from gatewise.core.inventory import LOOSE, Inventory, Role, Tensor
 from gatewise.core.shapes import shapes
 from gatewise.errors import GatewiseError
@@ -176,7 +176,7 @@ def _file(path: Path) -> Inspection:
     suffix = path.suffix.lower()
     if suffix in (".keras", ".h5", ".hdf5"):
         return _keras_file(path)
-    arrays, about = checkpoints.load(path), checkpoints.metadata(path)
+    arrays, about = checkpoints.read(path)
     tensors = tuple(
         TensorFact(name, "", "", str(array.dtype), tuple(array.shape), array.nbytes) for name, array in arrays.items()
     )
@@ -211,7 +211,7 @@ def _file(path: Path) -> Inspection:
 
 def _keras_file(path: Path) -> Inspection:
     """Return what a file of Keras holds: what it says itself, and what becomes of it when Keras loads it."""
-    facts = keras_facts(path)
+    facts = facts_of(path)
     layers, model = list(_stored_layers(facts)), facts.config is not None
     portable: bool | None = None
     reason = "No model is in it, only weights: build the model, load them, and save the whole model as .keras."
@@ -224,12 +224,12 @@ def _keras_file(path: Path) -> Inspection:
             portable, reason = False, _said(error)
     kind = facts.config.get("class_name", "") if isinstance(facts.config, dict) else ""
     kind = kind if kind in ("Sequential", "Functional") else ""
-    facts_of = [
+    stored = [
         TensorFact(each.name, "", "", each.dtype, each.shape, each.bytes)
         for each in facts.arrays
         if each.bytes or each.shape == ()
     ]
-    optimizer = [each for each in facts_of if each.name.startswith(OPTIMIZERS)]
+    optimizer = [each for each in stored if each.name.startswith(OPTIMIZERS)]
     what = f"a {kind} model of Keras" if kind else "a model of Keras" if model else "weights of Keras"
     return Inspection(
         path.name,
@@ -238,7 +238,7 @@ def _keras_file(path: Path) -> Inspection:
         facts.version,
         os.path.getsize(path),
         tuple(layers),
-        tuple(each for each in facts_of if each not in optimizer),
+        tuple(each for each in stored if each not in optimizer),
         tuple(optimizer),
         portable,
         reason,

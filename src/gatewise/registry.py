@@ -142,6 +142,9 @@ class ModelAdapter(Adapter, Protocol):
     def open_file(self, path: str) -> Any:
         """Read an object from a private copy of a file of the framework's own; the copy may be changed."""
 
+    def check_file(self, path: str) -> None:
+        """Raise ``FileError`` where a file of the framework's own is damaged; what is in it is not built."""
+
     def save_file(self, obj: Any, path: str) -> None:
         """Write an object to a file of the framework's own."""
 

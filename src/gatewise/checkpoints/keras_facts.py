@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gatewise.checkpoints import zips
+from gatewise.checkpoints.reading import parse_json
 from gatewise.errors import FileError
-
-MOST_CONFIG = 1 << 26
-"""Bytes of JSON that are read."""
 
 MOST_OBJECTS = 100_000
 """Groups and arrays of HDF5 that are listed."""
@@ -47,16 +44,16 @@ def keras_facts(path: Path) -> KerasFacts:
 
     try:
         if path.suffix.lower() == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                about = parse(_member(archive, "metadata.json"))
-                config = parse(_member(archive, "config.json"))
+            with path.open("rb") as data, zips.checked(data) as archive:
+                about = parse_json(archive.read("metadata.json"))
+                config = parse_json(archive.read("config.json"))
                 with archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as file:
                     arrays = tuple(_arrays(file))
             about = about if isinstance(about, dict) else {}
             return KerasFacts(str(about.get("keras_version", "")), str(about.get("date_saved", "")), config, arrays)
         with h5py.File(path, "r") as file:
             version, config = (_text(file.attrs.get(name, "")) for name in ("keras_version", "model_config"))
-            return KerasFacts(version, "", parse(config) if config else None, tuple(_arrays(file)))
+            return KerasFacts(version, "", parse_json(config) if config else None, tuple(_arrays(file)))
     except Exception as error:  # h5py and zipfile raise whatever they meet in a damaged file.
         text = str(error).strip().splitlines()
         raise FileError(
@@ -64,26 +61,6 @@ def keras_facts(path: Path) -> KerasFacts:
             "Expected a model that Keras saved: .keras is a zip file, .h5 is HDF5.",
             "Save the model again, as .keras.",
         ) from None
-
-
-def parse(text: str | bytes) -> Any:
-    """Read JSON of bounded size and depth.
-
-    Raises:
-        ValueError: It is no JSON, too large or too deep.
-    """
-    if len(text) > MOST_CONFIG:
-        raise ValueError(f"JSON of {len(text):,} bytes; {MOST_CONFIG:,} are read")
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MOST_CONFIG:
-        raise ValueError(f"{name} in it unpacks to {archive.getinfo(name).file_size:,} bytes")
-    return archive.read(name)
 
 
 def _text(value: Any) -> str:
