@@ -248,10 +248,9 @@ def count(spec: Any, framework: str | None = None) -> Count:
         by layer, and ``beside``, the same in the other framework; layers that gatewise does not know are counted, too.
 
     Raises:
-        SpecError: No framework is named for a layer.
         FileError: The file cannot be read.
         UnsupportedSpecError: The framework cannot hold the layer; the option is named.
-        UnknownFrameworkError: No framework has this name.
+        UnknownFrameworkError: No framework has this name, or none is named for a layer.
 
     >>> count(LSTM(features=3, units=50), "keras").total, count(LSTM(features=3, units=50), "torch").total
     (10800, 11000)
