@@ -34,6 +34,7 @@ import gatewise_nnx.layouts
 
 from gatewise.arrays.native import COMMON
 from gatewise.arrays.reference import ACTIVATION_FUNCTIONS
+from gatewise.core.choices import choice
 from gatewise.core.layout import CANONICAL, GATES, gaps, store
 from gatewise.core.plan import Verdict, plan
 from gatewise.core.spec import GRU, LSTM, RNN, Dense, Embedding
@@ -64,7 +65,8 @@ def adapter_of(layout):
 
 def fixed_options(layout):
     """What a class computes of itself: its reset, and activations that cannot be chosen."""
-    options = {option: values.split()[0] for option, values in layout.computes.items()}
+    rows = {option: choice(row) for option, row in layout.computes.items()}
+    options = {option: row.default for option, row in rows.items() if not row.how}
     return options | ({"reset": layout.reset} if layout.cell == "gru" else {})
 
 
@@ -78,7 +80,7 @@ def specs_of(layout):
     if layout.has_axis("direction"):
         options += [{"bidirectional": True}, {"bidirectional": True, "merge": "sum"}, {"go_backwards": True}]
     if layout.gates and "activation" not in fixed:
-        options += [{"activation": name} for name in ("relu", "linear", "hard_sigmoid")]
+        options += [{"activation": name} for name in ("relu", "linear", "hard_sigmoid", "hard_sigmoid_02")]
         if layout.cell != "rnn":
             options += [{"recurrent_activation": name} for name in ("hard_sigmoid", "tanh", "relu", "linear")]
     return [kind(*map(int, rng.choice(range(1, 9), 2, replace=False)), **fixed, **option) for option in options]

@@ -93,15 +93,6 @@ N_STEP_GRU = Layout(
     computes=_COMPUTES,
     source=f"{_LINKS}/rnn/n_step_gru.py, NStepGRU and NStepBiGRU; chainer/functions/rnn/n_step_gru.py",
 )
-N_STEP_RNN_TANH = Layout(
-    "chainer:NStepRNNTanh",
-    cell="rnn",
-    gates="h",
-    tensors=_n_step("0", "1"),
-    always="bias recurrent_bias",
-    computes={"activation": "tanh"},
-    source=f"{_LINKS}/rnn/n_step_rnn.py, NStepRNNTanh and NStepBiRNNTanh",
-)
 N_STEP_RNN_RELU = Layout(
     "chainer:NStepRNNReLU",
     cell="rnn",
@@ -111,11 +102,21 @@ N_STEP_RNN_RELU = Layout(
     computes={"activation": "relu"},
     source=f"{_LINKS}/rnn/n_step_rnn.py, NStepRNNReLU and NStepBiRNNReLU",
 )
+N_STEP_RNN_TANH = Layout(
+    "chainer:NStepRNNTanh",
+    cell="rnn",
+    gates="h",
+    tensors=_n_step("0", "1"),
+    always="bias recurrent_bias",
+    computes={"activation": "tanh"},
+    instead=(N_STEP_RNN_RELU,),
+    source=f"{_LINKS}/rnn/n_step_rnn.py, NStepRNNTanh and NStepBiRNNTanh",
+)
 LINEAR = Layout(
     "chainer:Linear",
     cell="dense",
     tensors={"W": "kernel: units features", "b": "bias: units"},
-    computes={"activation": "linear"},
+    computes={"activation": "linear * behind"},
     source=f"{_LINKS}/connection/linear.py, Linear",
 )
 EMBED_ID = Layout(

@@ -13,6 +13,15 @@ _NOTE = (
     "the first and the gates' to the last, so they are candidate, forget, output and input."
 )
 
+# What its classes compute. A layer takes the activation of the whole network, sigmoid, unless it is told otherwise
+# (conf/NeuralNetConfiguration.java); HARDSIGMOID is 0.2x + 0.5 (nd4j activations/impl/ActivationHardSigmoid.java).
+_FUNCTIONS = (
+    "sigmoid=SIGMOID tanh=TANH relu=RELU linear=IDENTITY hard_sigmoid_02=HARDSIGMOID hard_tanh=HARDTANH relu6=RELU6 "
+    "elu=ELU selu=SELU softmax=SOFTMAX softplus=SOFTPLUS softsign=SOFTSIGN silu=SWISH mish=MISH"
+)
+_ACTIVATION = {"activation": f"{_FUNCTIONS} by activation"}
+_GATED = {**_ACTIVATION, "recurrent_activation": f"{_FUNCTIONS} by gateActivationFunction"}
+
 _PREFIX = "{layer:|#_}{direction:|f,b}"
 _KERNELS = {
     _PREFIX + "W": "kernel: features (gate units)",
@@ -26,6 +35,7 @@ LSTM = Layout(
     gates="gfoi",
     tensors=_KERNELS,
     always="bias",
+    computes=_GATED,
     source=f"{_NN}/params/LSTMParamInitializer.java; {_HELPERS}",
     note=_NOTE,
 )
@@ -39,6 +49,7 @@ GRAVES_LSTM = Layout(
         _PREFIX + "RW": "recurrent_kernel + peephole[foi]: (state | units) (gate units + gate)",
     },
     always="bias peephole",
+    computes=_GATED,
     source=f"{_NN}/params/GravesLSTMParamInitializer.java; {_HELPERS}",
     note=_NOTE,
 )
@@ -52,7 +63,7 @@ GRAVES_BIDIRECTIONAL_LSTM = Layout(
         "b{direction:F,B}": "bias: 1 (gate units)",
     },
     always="bias peephole",
-    computes={"bidirectional": "True", "merge": "sum"},
+    computes={**_GATED, "bidirectional": "True", "merge": "sum"},
     source=f"{_NN}/params/GravesBidirectionalLSTMParamInitializer.java; {_HELPERS}",
     note=_NOTE,
 )
@@ -62,12 +73,14 @@ SIMPLE_RNN = Layout(
     gates="h",
     tensors=_KERNELS,
     always="bias",
+    computes=_ACTIVATION,
     source=f"{_NN}/params/SimpleRnnParamInitializer.java",
 )
 DENSE = Layout(
     "dl4j:DenseLayer",
     cell="dense",
     tensors={"W": "kernel: features units", "b": "bias: 1 units"},
+    computes=_ACTIVATION,
     source=f"{_NN}/params/DefaultParamInitializer.java",
 )
 

@@ -37,6 +37,7 @@ LINEAR = Layout(
     "equinox:Linear",
     cell="dense",
     tensors={"weight": "kernel: units features", "bias": "bias: units"},
+    computes={"activation": "linear * behind"},
     source="patrick-kidger/equinox equinox/nn/_linear.py, Linear",
     verified="live",
 )

@@ -9,6 +9,10 @@ from gatewise.core.layout import Framework, Layout, defaults
 _RNN = "google/flax flax/linen/recurrent.py"
 _LINEAR = "google/flax flax/linen/linear.py"
 
+# Functions are given as such; jax.nn has most of them, and calls one soft_sign.
+_ACTIVATION = {"activation": "tanh softsign=soft_sign * by activation_fn"}
+_GATED = {**_ACTIVATION, "recurrent_activation": "sigmoid softsign=soft_sign * by gate_fn"}
+
 _AT = "{direction:|forward_rnn/cell/,backward_rnn/cell/}"
 
 # The bias of the LSTM stands on the h side alone, those of the GRU and of the simple cell on the i side.
@@ -24,6 +28,7 @@ LSTM_CELL = Layout(
     gates="ifgo",
     tensors=_LSTM,
     always="bias",
+    computes=_GATED,
     source=f"{_RNN}, LSTMCell",
     verified="live",
 )
@@ -33,6 +38,7 @@ OPTIMIZED_LSTM_CELL = Layout(
     gates="ifgo",
     tensors=_LSTM,
     always="bias",
+    computes=_GATED,
     source=f"{_RNN}, OptimizedLSTMCell",
     verified="live",
     note="It joins the kernels at run time; what is stored is the same as in LSTMCell.",
@@ -49,6 +55,7 @@ GRU_CELL = Layout(
         _AT + "i{gate}/kernel": "kernel: features units",
     },
     always="bias recurrent_bias",
+    computes=_GATED,
     source=f"{_RNN}, GRUCell",
     verified="live",
 )
@@ -62,6 +69,7 @@ SIMPLE_CELL = Layout(
         _AT + "i/kernel": "kernel: features units",
     },
     always="bias",
+    computes=_ACTIVATION,
     source=f"{_RNN}, SimpleCell with residual=False",
     verified="live",
 )
@@ -69,6 +77,7 @@ DENSE = Layout(
     "flax:Dense",
     cell="dense",
     tensors={"bias": "bias: units", "kernel": "kernel: features units"},
+    computes={"activation": "linear softsign=soft_sign * behind"},
     source=f"{_LINEAR}, Dense",
     verified="live",
 )

@@ -72,6 +72,7 @@ LINEAR = Layout(
     "haiku:Linear",
     cell="dense",
     tensors={"w": "kernel: features units", "b": "bias: units"},
+    computes={"activation": "linear * behind"},
     source="google-deepmind/dm-haiku haiku/_src/basic.py, Linear",
     verified="live",
 )

@@ -21,18 +21,67 @@ _ONE_BIAS = {**_KERNELS, "bias": "bias: (gate units)"}
 _TWO_BIASES = {**_KERNELS, "bias": "bias + recurrent_bias: (1 + 1) (gate units)"}
 
 
+# What its classes compute. Two activations need arguments, and fail by name alone.
+_ANY = "* !threshold !glu hard_sigmoid_02=gatewise_keras.functions.hard_sigmoid_02 by"
+_ACTIVATION = {"activation": f"linear {_ANY} activation"}
+_RUN = {
+    "merge": "concat * by merge_mode",
+    "go_backwards": "False True by go_backwards",
+    "stateful": "False True by stateful",
+    "zero_output_for_mask": "False True by zero_output_for_mask",
+}
+_CELL = {
+    "activation": f"tanh {_ANY} activation",
+    "dropout": "0.0 * by dropout",
+    "recurrent_dropout": "0.0 * by recurrent_dropout",
+}
+_GATED = {**_CELL, "recurrent_activation": f"sigmoid {_ANY} recurrent_activation"}
+_RESET = {"reset": "after=True before=False by reset_after"}
+
+
 def _layer(tensors: dict[str, str]) -> dict[str, str]:
     return {_PREFIX + name: pattern for name, pattern in tensors.items()}
 
 
+# Cells of gatewise_keras.cells, used through keras.layers.RNN, for what Keras has none for. In the
+# list of layouts they stand behind Keras's own, so that "keras" alone means those.
+_GENERAL = {**_ONE_BIAS, "projection_kernel": "projection: units state"}
+GENERAL_LSTM = Layout(
+    "keras:RNN(GeneralLSTMCell)",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole: (gate units)"}),
+    computes={**_GATED, **_RUN, "cell_clip": "None * by cell_clip", "peepholes": "False * by peepholes"},
+    supplied="keras:RNN(GeneralLSTMCell)",
+    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build",
+    verified="live",
+)
+GENERAL_LSTM_FULL = Layout(
+    "keras:RNN(GeneralLSTMCell)",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole_kernel: memory (gate units)"}),
+    computes={**_GATED, **_RUN, "cell_clip": "None * by cell_clip", "peepholes": "False * by peepholes"},
+    supplied="keras:RNN(GeneralLSTMCell)",
+    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build with peepholes='full'",
+    verified="live",
+)
 LSTM = Layout(
-    "keras:LSTM", cell="lstm", gates="ifgo", tensors=_layer(_ONE_BIAS), source=f"{_RNN}/lstm.py, LSTM", verified="live"
+    "keras:LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_layer(_ONE_BIAS),
+    computes={**_GATED, **_RUN},
+    instead=(GENERAL_LSTM, GENERAL_LSTM_FULL),
+    source=f"{_RNN}/lstm.py, LSTM",
+    verified="live",
 )
 LSTM_CELL = Layout(
     "keras:LSTMCell",
     cell="lstm",
     gates="ifgo",
     tensors=_ONE_BIAS,
+    computes=_GATED,
     source=f"{_RNN}/lstm.py, LSTMCell.build",
     verified="live",
 )
@@ -42,6 +91,7 @@ GRU = Layout(
     gates="zrn",
     reset="after",
     tensors=_layer(_TWO_BIASES),
+    computes={**_GATED, **_RUN, **_RESET},
     source=f"{_RNN}/gru.py, GRU with reset_after=True",
     verified="live",
 )
@@ -51,6 +101,7 @@ GRU_BEFORE = Layout(
     gates="zrn",
     reset="before",
     tensors=_layer(_ONE_BIAS),
+    computes={**_GATED, **_RUN, **_RESET},
     source=f"{_RNN}/gru.py, GRU with reset_after=False",
     verified="live",
 )
@@ -60,6 +111,7 @@ GRU_CELL = Layout(
     gates="zrn",
     reset="after",
     tensors=_TWO_BIASES,
+    computes={**_GATED, **_RESET},
     source=f"{_RNN}/gru.py, GRUCell.build with reset_after=True",
     verified="live",
 )
@@ -69,6 +121,7 @@ GRU_CELL_BEFORE = Layout(
     gates="zrn",
     reset="before",
     tensors=_ONE_BIAS,
+    computes={**_GATED, **_RESET},
     source=f"{_RNN}/gru.py, GRUCell.build with reset_after=False",
     verified="live",
 )
@@ -77,6 +130,7 @@ SIMPLE_RNN = Layout(
     cell="rnn",
     gates="h",
     tensors=_layer(_ONE_BIAS),
+    computes={**_CELL, **_RUN},
     source=f"{_RNN}/simple_rnn.py, SimpleRNN",
     verified="live",
 )
@@ -85,35 +139,16 @@ SIMPLE_RNN_CELL = Layout(
     cell="rnn",
     gates="h",
     tensors=_ONE_BIAS,
+    computes=_CELL,
     source=f"{_RNN}/simple_rnn.py, SimpleRNNCell.build",
     verified="live",
 )
 
-# Cells of gatewise_keras.cells, used through keras.layers.RNN, for what Keras has none for. It stands behind Keras's
-# own, so that "keras" alone means those.
-_GENERAL = {**_ONE_BIAS, "projection_kernel": "projection: units state"}
-GENERAL_LSTM = Layout(
-    "keras:RNN(GeneralLSTMCell)",
-    cell="lstm",
-    gates="ifgo",
-    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole: (gate units)"}),
-    computes={"cell_clip": "*"},
-    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build",
-    verified="live",
-)
-GENERAL_LSTM_FULL = Layout(
-    "keras:RNN(GeneralLSTMCell)",
-    cell="lstm",
-    gates="ifgo",
-    tensors=_layer({**_GENERAL, "peephole_kernel": "peephole_kernel: memory (gate units)"}),
-    computes={"cell_clip": "*"},
-    source="gatewise gatewise_keras/cells.py, GeneralLSTMCell.build with peepholes='full'",
-    verified="live",
-)
 DENSE = Layout(
     "keras:Dense",
     cell="dense",
     tensors={"kernel": "kernel: features units", "bias": "bias: units"},
+    computes=_ACTIVATION,
     source="keras-team/keras keras/src/layers/core/dense.py, Dense.build",
     verified="live",
 )
@@ -121,6 +156,7 @@ EMBEDDING = Layout(
     "keras:Embedding",
     cell="embedding",
     tensors={"embeddings": "table: tokens units"},
+    computes={"mask_zero": "False True by mask_zero"},
     source="keras-team/keras keras/src/layers/core/embedding.py, Embedding.build",
     verified="live",
 )
@@ -133,6 +169,7 @@ BATCH_NORM = Layout(
         "moving_mean": "mean: features",
         "moving_variance": "variance: features",
     },
+    computes={"epsilon": "0.001 * by epsilon"},
     source="keras-team/keras keras/src/layers/normalization/batch_normalization.py, BatchNormalization.build",
     verified="live",
 )
@@ -140,6 +177,7 @@ LAYER_NORM = Layout(
     "keras:LayerNormalization",
     cell="layernorm",
     tensors={"gamma": "scale: features", "beta": "shift: features"},
+    computes={"epsilon": "0.001 * by epsilon"},
     source="keras-team/keras keras/src/layers/normalization/layer_normalization.py, LayerNormalization.build",
     verified="live",
 )
@@ -147,6 +185,7 @@ CONV_1D = Layout(
     "keras:Conv1D",
     cell="conv1d",
     tensors={"kernel": "kernel: width channels units", "bias": "bias: units"},
+    computes=_ACTIVATION,
     source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
     verified="live",
 )
@@ -168,6 +207,7 @@ CONV_2D = Layout(
     "keras:Conv2D",
     cell="conv2d",
     tensors={"kernel": "kernel: height width channels units", "bias": "bias: units"},
+    computes=_ACTIVATION,
     source="keras-team/keras keras/src/layers/convolutional/base_conv.py, BaseConv.build",
     verified="live",
 )

@@ -27,6 +27,8 @@ GRU = Layout(
     reset="after",
     tensors={**_KERNELS, "b": "bias: (gate units)", "bhn": "recurrent_bias[n]: units"},
     computes=_FIXED,
+    # ml-explore/mlx issue 3249; 0.31.1 was measured to be wrong, 0.32.4 to be right.
+    since={"bias": ("0.32.4", "Until 0.31.1 its first step leaves out bhn, unless a hidden state is given.")},
     source=f"{_RNN}, GRU",
     verified="live",
 )
@@ -35,6 +37,7 @@ RNN = Layout(
     cell="rnn",
     gates="h",
     tensors={"Wxh": "kernel: units features", "Whh": "recurrent_kernel: units state", "bias": "bias: units"},
+    computes={"activation": "tanh * by nonlinearity"},
     source=f"{_RNN}, RNN",
     verified="live",
 )
@@ -42,6 +45,7 @@ LINEAR = Layout(
     "mlx:Linear",
     cell="dense",
     tensors={"weight": "kernel: units features", "bias": "bias: units"},
+    computes={"activation": "linear * behind"},
     source="ml-explore/mlx python/mlx/nn/layers/linear.py, Linear",
     verified="live",
 )

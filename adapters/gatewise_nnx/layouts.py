@@ -9,6 +9,10 @@ from gatewise.core.layout import Framework, Layout, defaults
 _RNN = "google/flax flax/nnx/nn/recurrent.py"
 _LINEAR = "google/flax flax/nnx/nn/linear.py"
 
+# Functions are given as such; jax.nn has most of them, and calls one soft_sign.
+_ACTIVATION = {"activation": "tanh softsign=soft_sign * by activation_fn"}
+_GATED = {**_ACTIVATION, "recurrent_activation": "sigmoid softsign=soft_sign * by gate_fn"}
+
 _AT = "{direction:|forward_rnn/cell/,backward_rnn/cell/}"
 
 LSTM_CELL = Layout(
@@ -21,6 +25,7 @@ LSTM_CELL = Layout(
         _AT + "{gate:ii,if_,ig,io}/kernel": "kernel: features units",  # an attribute cannot be called "if"
     },
     always="bias",
+    computes=_GATED,
     source=f"{_RNN}, LSTMCell",
     verified="live",
 )
@@ -34,6 +39,7 @@ OPTIMIZED_LSTM_CELL = Layout(
         _AT + "dense_i/kernel": "kernel: features (gate units)",
     },
     always="bias",
+    computes=_GATED,
     source=f"{_RNN}, OptimizedLSTMCell",
     verified="live",
     note="Its help calls the parameters compatible with LSTMCell; they are packed, and those are not.",
@@ -49,6 +55,7 @@ GRU_CELL = Layout(
         _AT + "dense_i/kernel": "kernel: features (gate units)",
     },
     always="bias",
+    computes=_GATED,
     source=f"{_RNN}, GRUCell",
     verified="live",
     note="It has no bias behind the reset gate, although its help writes b_hn.",
@@ -63,6 +70,7 @@ SIMPLE_CELL = Layout(
         _AT + "dense_i/kernel": "kernel: features units",
     },
     always="bias",
+    computes=_ACTIVATION,
     source=f"{_RNN}, SimpleCell with residual=False",
     verified="live",
 )
@@ -70,6 +78,7 @@ LINEAR = Layout(
     "nnx:Linear",
     cell="dense",
     tensors={"bias": "bias: units", "kernel": "kernel: features units"},
+    computes={"activation": "linear softsign=soft_sign * behind"},
     source=f"{_LINEAR}, Linear",
     verified="live",
 )

@@ -13,6 +13,7 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds, store
 from gatewise.core.spec import GRU, LSTM, Dense, Recurrent, Spec
+from gatewise_onnx.layouts import ACTIVATIONS
 
 # Axes as inputs of every Reduce operator came with 18; what reads 18 is old enough to be everywhere.
 OPSET, IR_VERSION = 18, 8
@@ -25,24 +26,6 @@ INPUTS = {
     "Gather": {"data": 0},
 }
 """Operator → the place of each weight among its inputs."""
-
-ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
-    "linear": ("Affine", {"alpha": 1.0, "beta": 0.0}),
-    "tanh": ("Tanh", {}),
-    "sigmoid": ("Sigmoid", {}),
-    "relu": ("Relu", {}),
-    # x / 6 + 1/2, as in Keras 3 and PyTorch; ONNX's own default is the x / 5 + 1/2 of Keras 2.
-    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-    "hard_sigmoid_02": ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
-    "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
-    "elu": ("Elu", {"alpha": 1.0}),
-    "softsign": ("Softsign", {}),
-    "softplus": ("Softplus", {}),
-    # Of a dense layer only:
-    "selu": ("Selu", {}),
-    "softmax": ("Softmax", {}),
-    "exponential": ("Exp", {}),
-}
 
 MERGES = {"sum": "ReduceSum", "mul": "ReduceProd", "ave": "ReduceMean"}
 

@@ -8,8 +8,39 @@ from gatewise.core.layout import Framework, Layout, defaults
 
 _DEFINITIONS = "onnx/onnx onnx/defs/rnn/defs.cc"
 
-# What the operators have under a name of their own; a slope or a bound is given as alpha and beta.
-_ACTIVATIONS = "linear tanh sigmoid relu hard_sigmoid hard_sigmoid_02 leaky_relu elu softsign softplus"
+ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "linear": ("Affine", {"alpha": 1.0, "beta": 0.0}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "relu": ("Relu", {}),
+    # x / 6 + 1/2, as in Keras 3 and PyTorch; ONNX's own default is the x / 5 + 1/2 of Keras 2.
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_sigmoid_02": ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
+    "elu": ("Elu", {"alpha": 1.0}),
+    "softsign": ("Softsign", {}),
+    "softplus": ("Softplus", {}),
+    # Of a dense layer only:
+    "selu": ("Selu", {}),
+    "softmax": ("Softmax", {}),
+    "exponential": ("Exp", {}),
+}
+"""Activation → the function of the operators that it is, with what it is given as alpha and beta."""
+
+_RECURRENT = [name for name in ACTIVATIONS if name not in ("selu", "softmax", "exponential")]
+
+
+def _function(name: str, prefix: str = "") -> str:
+    function, given = ACTIVATIONS[name]
+    numbers = ",".join(f"{prefix}{letter}={number!r}" for letter, number in given.items())
+    return f"{name}={function}" + (f"({numbers})" if numbers else "")
+
+
+def _listed(default: str, places: str) -> str:
+    """Return the row of an option whose functions are entries of the attribute activations."""
+    words = [_function(name, "activation_") for name in dict.fromkeys([default, *_RECURRENT])]
+    return f"{' '.join(words)} by activations[{places}]"
+
 
 _TENSORS = {
     "W": "kernel: direction (gate units) features",
@@ -22,7 +53,7 @@ LSTM = Layout(
     cell="lstm",
     gates="iofg",
     tensors={**_TENSORS, "P": "peephole: direction (gate units)"},
-    computes={"activation": _ACTIVATIONS, "recurrent_activation": _ACTIVATIONS},
+    computes={"recurrent_activation": _listed("sigmoid", "0"), "activation": _listed("tanh", "1,2")},
     source=f"{_DEFINITIONS}, LSTM",
     verified="live",
     note="Its attribute clip bounds what goes into an activation, not the memory.",
@@ -33,7 +64,11 @@ GRU = Layout(
     gates="zrn",
     reset="before after",
     tensors=_TENSORS,
-    computes={"activation": _ACTIVATIONS, "recurrent_activation": _ACTIVATIONS},
+    computes={
+        "recurrent_activation": _listed("sigmoid", "0"),
+        "activation": _listed("tanh", "1"),
+        "reset": "before=0 after=1 by linear_before_reset",
+    },
     source=f"{_DEFINITIONS}, GRU with linear_before_reset=0 or 1",
     verified="live",
 )
@@ -42,7 +77,7 @@ RNN = Layout(
     cell="rnn",
     gates="h",
     tensors=_TENSORS,
-    computes={"activation": _ACTIVATIONS},
+    computes={"activation": _listed("tanh", "0")},
     source=f"{_DEFINITIONS}, RNN",
     verified="live",
 )
@@ -51,7 +86,7 @@ GEMM = Layout(
     cell="dense",
     # Without an attribute, that is with transB=0, B has one row a feature. Exporters of PyTorch models set transB=1.
     tensors={"B": "kernel: features units", "C": "bias: units"},
-    computes={"activation": f"{_ACTIVATIONS} selu softmax exponential"},
+    computes={"activation": f"linear {' '.join(_function(name) for name in ACTIVATIONS if name != 'linear')} behind"},
     source="onnx/onnx onnx/defs/math/defs.cc, Gemm with transB=0",
     verified="live",
 )

@@ -11,8 +11,13 @@ _OPERATIONS = (
 )
 
 # The operations name more; these are the ones that the CPU plugin runs.
-_ACTIVATIONS = "tanh sigmoid relu"
-_COMPUTES = {"activation": _ACTIVATIONS, "recurrent_activation": _ACTIVATIONS}
+_GATES = "sigmoid tanh relu by activations[0]"
+_COMPUTES = {"recurrent_activation": _GATES, "activation": "tanh sigmoid relu by activations[1,2]"}
+_OF_GRU = {
+    "recurrent_activation": _GATES,
+    "activation": "tanh sigmoid relu by activations[1]",
+    "reset": "before=False after=True by linear_before_reset",
+}
 
 _WEIGHTS = {
     "W": "kernel: direction (gate units) features",
@@ -37,7 +42,7 @@ GRU_AFTER = Layout(
     reset="after",
     tensors={**_WEIGHTS, "B": "bias + recurrent_bias[n]: direction (gate units + units)"},
     always="bias recurrent_bias",
-    computes=_COMPUTES,
+    computes=_OF_GRU,
     source=f"{_OPERATIONS}/gru-sequence-5.rst with linear_before_reset=true",
     verified="live",
 )
@@ -48,7 +53,7 @@ GRU_BEFORE = Layout(
     reset="before",
     tensors=_ONE_BIAS,
     always="bias",
-    computes=_COMPUTES,
+    computes=_OF_GRU,
     source=f"{_OPERATIONS}/gru-sequence-5.rst with linear_before_reset=false",
     verified="live",
 )
@@ -58,7 +63,7 @@ RNN = Layout(
     gates="h",
     tensors=_ONE_BIAS,
     always="bias",
-    computes={"activation": _ACTIVATIONS},
+    computes={"activation": "tanh sigmoid relu by activations[0]"},
     source=f"{_OPERATIONS}/rnn-sequence-5.rst",
     verified="live",
 )

@@ -9,8 +9,9 @@ from gatewise.core.layout import Framework, Layout, defaults
 
 _CELLS = "keras-team/tf-keras tf_keras/layers/rnn/legacy_cells.py"
 
-# The candidate takes any function, the gates are sigmoid.
-_COMPUTES = {"recurrent_activation": "sigmoid"}
+# The candidate takes any function, or a name of Keras 2's; the gates are sigmoid.
+_ACTIVATION = {"activation": "tanh * !threshold !glu !hard_sigmoid hard_sigmoid_02=hard_sigmoid by activation"}
+_COMPUTES = {**_ACTIVATION, "recurrent_activation": "sigmoid"}
 
 _PREFIX = "{layer:|cell_#/}{direction:|fw/,bw/}"
 _KERNEL_AND_BIAS = {
@@ -31,7 +32,7 @@ LSTM_CELL = Layout(
     },
     adds={"f": 1.0},
     always="bias",
-    computes={**_COMPUTES, "cell_clip": "*"},
+    computes={**_COMPUTES, "cell_clip": "None * by cell_clip", "peepholes": "False True by use_peepholes"},
     source=f"{_CELLS}, LSTMCell",
     verified="live",
     note="Its argument forget_bias, 1 by default, is added at every step; the stored bias of that gate starts at 0.",
@@ -71,6 +72,7 @@ BASIC_RNN_CELL = Layout(
     gates="h",
     tensors=_KERNEL_AND_BIAS,
     always="bias",
+    computes=_ACTIVATION,
     source=f"{_CELLS}, BasicRNNCell",
     verified="live",
 )

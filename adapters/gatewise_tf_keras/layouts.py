@@ -27,11 +27,26 @@ _OF_CUDNN = {
     _PREFIX + "bias": "bias + recurrent_bias: (gate units + gate units)",
 }
 
+# What its classes compute; hard_sigmoid is 0.2x + 0.5 here (tf_keras/backend.py, hard_sigmoid).
+_ANY = "* !threshold !glu !hard_sigmoid hard_sigmoid_02=hard_sigmoid silu=swish by"
+_RUN = {
+    "merge": "concat * by merge_mode",
+    "go_backwards": "False True by go_backwards",
+    "stateful": "False True by stateful",
+    "zero_output_for_mask": "False True by zero_output_for_mask",
+    "activation": f"tanh {_ANY} activation",
+    "dropout": "0.0 * by dropout",
+    "recurrent_dropout": "0.0 * by recurrent_dropout",
+}
+_GATED = {**_RUN, "recurrent_activation": f"sigmoid {_ANY} recurrent_activation"}
+_RESET = {"reset": "after=True before=False by reset_after"}
+
 LSTM = Layout(
     "tf_keras:LSTM",
     cell="lstm",
     gates="ifgo",
     tensors=_ONE_BIAS,
+    computes=_GATED,
     source=f"{_RNN}/lstm.py, LSTM",
     verified="live",
 )
@@ -41,6 +56,7 @@ GRU = Layout(
     gates="zrn",
     reset="after",
     tensors={**_KERNELS, _PREFIX + "bias": "bias + recurrent_bias: (1 + 1) (gate units)"},
+    computes={**_GATED, **_RESET},
     source=f"{_RNN}/gru.py, GRU with reset_after=True",
     verified="live",
 )
@@ -50,6 +66,7 @@ GRU_BEFORE = Layout(
     gates="zrn",
     reset="before",
     tensors=_ONE_BIAS,
+    computes={**_GATED, **_RESET},
     source=f"{_RNN}/gru.py, GRU with reset_after=False",
     verified="live",
 )
@@ -58,6 +75,7 @@ SIMPLE_RNN = Layout(
     cell="rnn",
     gates="h",
     tensors=_ONE_BIAS,
+    computes=_RUN,
     source=f"{_RNN}/simple_rnn.py, SimpleRNN",
     verified="live",
 )
@@ -65,6 +83,7 @@ DENSE = Layout(
     "tf_keras:Dense",
     cell="dense",
     tensors={"kernel": "kernel: features units", "bias": "bias: units"},
+    computes={"activation": f"linear {_ANY} activation"},
     source="keras-team/tf-keras tf_keras/layers/core/dense.py, Dense.build",
     verified="live",
 )
@@ -72,6 +91,7 @@ EMBEDDING = Layout(
     "tf_keras:Embedding",
     cell="embedding",
     tensors={"embeddings": "table: tokens units"},
+    computes={"mask_zero": "False True by mask_zero"},
     source="keras-team/tf-keras tf_keras/layers/core/embedding.py, Embedding.build",
     verified="live",
 )

@@ -35,7 +35,14 @@ from gatewise.core.spec import (
 )
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.checks import check_bare as check_bare
-from gatewise_torch.layouts import GENERAL_GRU, GENERAL_LSTM, GENERAL_LSTM_FULL, GENERAL_RNN, variant
+from gatewise_torch.layouts import (
+    ACTIVATION_MODULES,
+    GENERAL_GRU,
+    GENERAL_LSTM,
+    GENERAL_LSTM_FULL,
+    GENERAL_RNN,
+    variant,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -43,30 +50,6 @@ if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory
 
 KINDS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
-
-ACTIVATION_MODULES = {
-    "CELU": "celu",
-    "ELU": "elu",
-    "GELU": "gelu",
-    "Hardshrink": "hard_shrink",
-    "Hardsigmoid": "hard_sigmoid",
-    "Hardswish": "hard_silu",
-    "Hardtanh": "hard_tanh",
-    "LogSigmoid": "log_sigmoid",
-    "LogSoftmax": "log_softmax",
-    "Mish": "mish",
-    "ReLU": "relu",
-    "ReLU6": "relu6",
-    "SELU": "selu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-    "Softmax": "softmax",
-    "Softshrink": "soft_shrink",
-    "Softsign": "softsign",
-    "Tanh": "tanh",
-    "Tanhshrink": "tanh_shrink",
-}
-"""Class of ``torch.nn`` → the activation that it applies, where its options are the usual ones."""
 
 NEEDED: dict[str, dict[str, object]] = {
     "softmax": {"dim": -1},

@@ -22,16 +22,127 @@ _CELL = {
     "bias_hh": "recurrent_bias: (gate units)",
 }
 
+ACTIVATION_MODULES = {
+    "CELU": "celu",
+    "ELU": "elu",
+    "GELU": "gelu",
+    "Hardshrink": "hard_shrink",
+    "Hardsigmoid": "hard_sigmoid",
+    "Hardswish": "hard_silu",
+    "Hardtanh": "hard_tanh",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+    "Mish": "mish",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SELU": "selu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Softshrink": "soft_shrink",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+    "Tanhshrink": "tanh_shrink",
+}
+"""Class of ``torch.nn`` → the activation that it applies, where its options are the usual ones."""
+
+# What its classes compute: torch.nn has no choice of activations but in nn.RNN, and drops out between layers alone.
+_PLAIN = {
+    "activation": "tanh",
+    "merge": "concat",
+    "go_backwards": "False",
+    "stateful": "False",
+    "zero_output_for_mask": "False",
+    "dropout": "0.0",
+    "recurrent_dropout": "0.0",
+    "dropout_between": "0.0 * by dropout",
+}
+_GATED = {**_PLAIN, "recurrent_activation": "sigmoid"}
+_GATED_CELL = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+_NONLINEARITY = {"activation": "tanh relu by nonlinearity"}
+_BEHIND = {
+    "activation": "linear "
+    + " ".join(f"{name}=torch.nn.{module}" for module, name in ACTIVATION_MODULES.items() if "softmax" not in name)
+    + " softmax=torch.nn.Softmax(dim=-1) log_softmax=torch.nn.LogSoftmax(dim=-1)"
+    + " leaky_relu=torch.nn.LeakyReLU(0.2) exponential=torch.exp * behind"
+}
+_EPSILON = {"epsilon": "1e-05 * by eps"}
+_GENERAL_OPTIONS = {
+    "activation": "tanh * !threshold !glu by activation",
+    "merge": "concat * by merge",
+    "go_backwards": "False True by go_backwards",
+    "stateful": "False True by stateful",
+    "zero_output_for_mask": "False True by zero_output_for_mask",
+    "dropout": "0.0 * by input_dropout",
+    "recurrent_dropout": "0.0 * by recurrent_dropout",
+    "dropout_between": "0.0 * by dropout",
+    "dropout_masks": "None * by dropout_masks",
+}
+_GENERAL_GATED = {**_GENERAL_OPTIONS, "recurrent_activation": "sigmoid * !threshold !glu by recurrent_activation"}
+
+# The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. In the
+# list of layouts they stand behind torch.nn's own, so that "torch" alone means those.
+_GENERAL = "gatewise gatewise_torch/modules.py"
+_LSTM_TENSORS = {**_SEQUENCE, "weight_hr_l{layer}{direction}": "projection: state units"}
+
+GENERAL_LSTM = Layout(
+    "torch:general.LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole: (gate units)"},
+    computes={**_GENERAL_GATED, "cell_clip": "None * by cell_clip", "peepholes": "False * by peepholes"},
+    supplied="gatewise_torch.LSTM",
+    source=f"{_GENERAL}, class LSTM",
+    verified="live",
+)
+GENERAL_LSTM_FULL = Layout(
+    "torch:general.LSTM",
+    cell="lstm",
+    gates="ifgo",
+    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole_kernel: (gate units) memory"},
+    computes={**_GENERAL_GATED, "cell_clip": "None * by cell_clip", "peepholes": "False * by peepholes"},
+    supplied="gatewise_torch.LSTM",
+    source=f"{_GENERAL}, class LSTM with peepholes='full'",
+    verified="live",
+)
+GENERAL_GRU = Layout(
+    "torch:general.GRU",
+    cell="gru",
+    gates="rzn",
+    tensors=_SEQUENCE,
+    computes={**_GENERAL_GATED, "reset": "after before by reset"},
+    supplied="gatewise_torch.GRU",
+    source=f"{_GENERAL}, class GRU",
+    verified="live",
+)
+GENERAL_RNN = Layout(
+    "torch:general.RNN",
+    cell="rnn",
+    gates="h",
+    tensors=_SEQUENCE,
+    computes=_GENERAL_OPTIONS,
+    supplied="gatewise_torch.RNN",
+    source=f"{_GENERAL}, class RNN",
+    verified="live",
+)
 LSTM = Layout(
     "torch:LSTM",
     cell="lstm",
     gates="ifgo",
     tensors={**_SEQUENCE, "weight_hr_l{layer}{direction}": "projection: state units"},
+    computes=_GATED,
+    instead=(GENERAL_LSTM, GENERAL_LSTM_FULL),
     source=f"{_RNN}, class LSTM, section Attributes",
     verified="live",
 )
 LSTM_CELL = Layout(
-    "torch:LSTMCell", cell="lstm", gates="ifgo", tensors=_CELL, source=f"{_RNN}, class LSTMCell", verified="live"
+    "torch:LSTMCell",
+    cell="lstm",
+    gates="ifgo",
+    tensors=_CELL,
+    computes=_GATED_CELL,
+    source=f"{_RNN}, class LSTMCell",
+    verified="live",
 )
 GRU = Layout(
     "torch:GRU",
@@ -39,6 +150,8 @@ GRU = Layout(
     gates="rzn",
     reset="after",
     tensors=_SEQUENCE,
+    computes=_GATED,
+    instead=(GENERAL_GRU,),
     source=f"{_RNN}, class GRU, section Attributes",
     verified="live",
 )
@@ -48,6 +161,7 @@ GRU_CELL = Layout(
     gates="rzn",
     reset="after",
     tensors=_CELL,
+    computes=_GATED_CELL,
     source=f"{_RNN}, class GRUCell",
     verified="live",
 )
@@ -56,16 +170,25 @@ RNN = Layout(
     cell="rnn",
     gates="h",
     tensors=_SEQUENCE,
+    computes={**_PLAIN, **_NONLINEARITY},
+    instead=(GENERAL_RNN,),
     source=f"{_RNN}, class RNN, section Attributes",
     verified="live",
 )
 RNN_CELL = Layout(
-    "torch:RNNCell", cell="rnn", gates="h", tensors=_CELL, source=f"{_RNN}, class RNNCell", verified="live"
+    "torch:RNNCell",
+    cell="rnn",
+    gates="h",
+    tensors=_CELL,
+    computes=_NONLINEARITY,
+    source=f"{_RNN}, class RNNCell",
+    verified="live",
 )
 LINEAR = Layout(
     "torch:Linear",
     cell="dense",
     tensors={"weight": "kernel: units features", "bias": "bias: units"},
+    computes=_BEHIND,
     source="pytorch/pytorch torch/nn/modules/linear.py, class Linear",
     verified="live",
 )
@@ -87,6 +210,7 @@ BATCH_NORM = Layout(
     },
     uncounted="mean variance",
     together="scale shift",
+    computes=_EPSILON,
     source="pytorch/pytorch torch/nn/modules/batchnorm.py, class _NormBase",
     verified="live",
     note="A fourth buffer, num_batches_tracked, counts the training steps.",
@@ -95,6 +219,7 @@ LAYER_NORM = Layout(
     "torch:LayerNorm",
     cell="layernorm",
     tensors={"weight": "scale: features", "bias": "shift: features"},
+    computes=_EPSILON,
     source="pytorch/pytorch torch/nn/modules/normalization.py, class LayerNorm",
     verified="live",
 )
@@ -102,6 +227,7 @@ CONV_1D = Layout(
     "torch:Conv1d",
     cell="conv1d",
     tensors={"weight": "kernel: units channels width", "bias": "bias: units"},
+    computes=_BEHIND,
     source="pytorch/pytorch torch/nn/modules/conv.py, class Conv1d",
     verified="live",
 )
@@ -109,54 +235,17 @@ CONV_2D = Layout(
     "torch:Conv2d",
     cell="conv2d",
     tensors={"weight": "kernel: units channels height width", "bias": "bias: units"},
+    computes=_BEHIND,
     source="pytorch/pytorch torch/nn/modules/conv.py, class Conv2d",
     verified="live",
 )
 
-# The general layers of gatewise_torch.modules: tensors of the same names, and what torch.nn has none for. They stand
-# behind torch.nn's own, so that "torch" alone means those.
-_GENERAL = "gatewise gatewise_torch/modules.py"
-_LSTM_TENSORS = {**_SEQUENCE, "weight_hr_l{layer}{direction}": "projection: state units"}
-
-GENERAL_LSTM = Layout(
-    "torch:general.LSTM",
-    cell="lstm",
-    gates="ifgo",
-    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole: (gate units)"},
-    computes={"cell_clip": "*"},
-    source=f"{_GENERAL}, class LSTM",
-    verified="live",
-)
-GENERAL_LSTM_FULL = Layout(
-    "torch:general.LSTM",
-    cell="lstm",
-    gates="ifgo",
-    tensors={**_LSTM_TENSORS, "weight_ch_l{layer}{direction}": "peephole_kernel: (gate units) memory"},
-    computes={"cell_clip": "*"},
-    source=f"{_GENERAL}, class LSTM with peepholes='full'",
-    verified="live",
-)
-GENERAL_GRU = Layout(
-    "torch:general.GRU",
-    cell="gru",
-    gates="rzn",
-    tensors=_SEQUENCE,
-    source=f"{_GENERAL}, class GRU",
-    verified="live",
-)
-GENERAL_RNN = Layout(
-    "torch:general.RNN",
-    cell="rnn",
-    gates="h",
-    tensors=_SEQUENCE,
-    source=f"{_GENERAL}, class RNN",
-    verified="live",
-)
 GENERAL_BATCH_NORM = Layout(
     "torch:general.BatchNorm",
     cell="batchnorm",
     tensors=BATCH_NORM.tensors,
     uncounted="mean variance",
+    supplied="gatewise_torch.BatchNorm",
     source="gatewise gatewise_torch/normalisation.py, class BatchNorm",
     verified="live",
 )
@@ -164,6 +253,7 @@ GENERAL_ATTENTION = Layout(
     "torch:general.Attention",
     cell="attention",
     tensors={"scale": "scale:", "concat_score": "concat_score:"},
+    supplied="gatewise_torch.Attention",
     source="gatewise gatewise_torch/attention.py, class Attention",
     verified="live",
 )
@@ -171,6 +261,7 @@ GENERAL_ADDITIVE_ATTENTION = Layout(
     "torch:general.AdditiveAttention",
     cell="additive_attention",
     tensors={"scale": "scale: features"},
+    supplied="gatewise_torch.AdditiveAttention",
     source="gatewise gatewise_torch/attention.py, class AdditiveAttention",
     verified="live",
 )

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from gatewise.core.choices import Choice, choice
 from gatewise.core.record import Record
 from gatewise.core.spec import Spec
 from gatewise.errors import LayoutError, UnsupportedSpecError, nearest
@@ -78,7 +79,7 @@ OUTER = ("layer", "direction")
 """Axes that may stand in a tensor's name or in its pattern, or in neither."""
 
 UNLESS_LISTED = {"cell_clip": "None"}
-"""What a layout computes where its ``computes`` says nothing; other options are free."""
+"""What a class computes where ``computes`` says nothing; other options are free."""
 
 
 def gates_of(cell: str, part: str) -> str:
@@ -408,7 +409,11 @@ class Layout(Record):
         uncounted: Parts that are stored and that the framework does not call parameters.
         together: Options of which it has all or none.
         tied: Gate that is not stored → the gate it is one minus of.
-        computes: Option → the only values it can have here, separated by spaces.
+        computes: Option → what its class can compute and how it is told; ``choices.py`` has the words. An option that
+            is not listed may have any value.
+        instead: Layouts of wider classes, for what this class does not compute or hold.
+        supplied: The class that gatewise brings, where the framework has none of its own.
+        since: Option → the version from which its class computes it as said here, and what it does before.
         note: What a reader should know beside the table, in one sentence.
 
     Raises:
@@ -437,6 +442,9 @@ class Layout(Record):
     together: str = ""
     tied: Mapping[str, str] = _NOTHING
     computes: Mapping[str, str] = _NOTHING
+    instead: tuple[Layout, ...] = ()
+    supplied: str = ""
+    since: Mapping[str, tuple[str, str]] = _NOTHING
     note: str = ""
     entries: ClassVar[tuple[Entry, ...]]  # of one layout: its patterns, read; no value that is given
 
@@ -571,13 +579,17 @@ CANONICAL = {
 
 
 class Gap(NamedTuple):
-    """One option of a spec that a layout cannot hold, and why. ``parts`` would be missing from it."""
+    """One option of a spec that a layout cannot hold, and why.
+
+    ``parts`` would be missing from it; ``wider`` is a layout of the framework that can hold the layer.
+    """
 
     option: str
     value: Any
     why: str
     way_out: str
     parts: tuple[str, ...] = ()
+    wider: str = ""
 
     def blocks(self) -> bool:
         """Say whether the function is another one whatever the weights: false where the missing parts may be zero."""
@@ -631,17 +643,51 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
     if differing:
         why = f"{layout} has {layout.together.replace(' ', ' and ')}, or none of them."
         found.append(Gap(differing[0], options[differing[0]], why, "Choose that, or another framework."))
-    for option, value in options.items():
-        allowed = layout.computes.get(option, UNLESS_LISTED.get(option, "*")).split()
-        if "*" not in allowed and str(value) not in allowed:
-            why = f"{layout} computes {option}={' or '.join(allowed)} only."
-            found.append(Gap(option, value, why, "Choose that, or a framework that computes it."))
+    for option, can in lacking(layout, spec).items():
+        # A wider class with the same tensors computes it: what a plan then requires is no gap.
+        if option not in layout.computes or all(option in lacking(other, spec) for other in layout.instead):
+            found.append(_uncomputed(layout, option, options[option], can))
     if not found and options.get("layers", 1) > 1:
         try:
             store(layout, spec)
         except UnsupportedSpecError as error:
             found.append(Gap(error.option, options[error.option], error.met, error.hint))
+    wider = next((other for other in layout.instead if found and not gaps(other, spec)), None)
+    if wider is not None:
+        called = f", {wider.supplied}, which" if wider.supplied not in ("", wider.name) else ", which"
+        return [gap._replace(way_out=f"Name {wider}{called} has it.", wider=wider.name) for gap in found]
     return found
+
+
+def choices_of(layout: Layout, spec: Spec) -> dict[str, Choice]:
+    """Return option → what a class can compute in it, for the options that a layer has."""
+    options = spec.options()
+    rows = {**UNLESS_LISTED, **layout.computes}
+    # How two directions become one is no matter where there is one.
+    alone = {"merge"} if not options.get("bidirectional") else set()
+    return {option: choice(row) for option, row in rows.items() if option in options and option not in alone}
+
+
+def lacking(layout: Layout, spec: Spec) -> dict[str, Choice]:
+    """Return the options of a layer that a layout's own class does not compute, each with what it can.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> mine = Layout("mine:LSTM", cell="lstm", gates="ifgo", computes={"activation": "tanh"})
+    >>> list(lacking(mine, LSTM(3, 5, activation="relu")))
+    ['activation']
+    """
+    options = spec.options()
+    return {option: each for option, each in choices_of(layout, spec).items() if not each.allows(options[option])}
+
+
+def _uncomputed(layout: Layout, option: str, value: Any, can: Choice) -> Gap:
+    """Return the gap of an option that a class does not compute."""
+    meant = next((each for each, native in can.natives.items() if native == value and each != value), None)
+    if meant is not None:  # The framework has the name for another function.
+        why = f"What {layout} calls {value} is {meant} here, another function."
+        return Gap(option, value, why, f"Use {option}={meant!r}, if that is meant.")
+    why = f"{layout} computes {option}={can.others()} only."
+    return Gap(option, value, why, "Choose that, or a framework that computes it.")
 
 
 def check_holds(layout: Layout, spec: Spec) -> None:

@@ -29,6 +29,7 @@ from gatewise.core.layout import (
     store,
     summed_gates,
 )
+from gatewise.core.requires import Requirement, requirements
 from gatewise.core.spec import Spec
 from gatewise.errors import ImpossiblePlanError
 
@@ -173,6 +174,8 @@ class Plan:
         unless: Conditions on the values under which it is possible after all.
         moves: What becomes of each canonical block.
         steps: The moves, merged.
+        requires: What else has to be used or set in the target, so that it computes what the layer is.
+        assumes: The same of the source: what it has to be for the arrays to be weights of this layer.
     """
 
     spec: Spec
@@ -195,6 +198,30 @@ class Plan:
     def steps(self) -> tuple[Step, ...]:
         """Return the moves merged into few steps."""
         return merge(self)
+
+    @functools.cached_property
+    def requires(self) -> tuple[Requirement, ...]:
+        """Return what else has to be used or set in the target; nothing where nothing can be moved."""
+        return requirements(self.target, self.spec) if self.moves else ()
+
+    @functools.cached_property
+    def assumes(self) -> tuple[Requirement, ...]:
+        """Return what the source has to have beside the options of the spec, for the arrays to be its weights."""
+        options = self.spec.options()
+        needed = requirements(self.source, self.spec) if self.moves else ()
+        return tuple(each for each in needed if each.kind != "attribute" or options.get(each.name) != each.value)
+
+    @property
+    def heading(self) -> str:
+        """Name both sides and the verdict, and what the target requires.
+
+        >>> from gatewise.core.layout import CANONICAL
+        >>> from gatewise.core.spec import LSTM
+        >>> plan(LSTM(3, 5), CANONICAL["lstm"], CANONICAL["lstm"]).heading
+        'canonical:lstm → canonical:lstm: exact.'
+        """
+        needed = f" Requires {', '.join(each.text for each in self.requires)}." if self.requires else ""
+        return f"{self.source} → {self.target}: {self.verdict}.{needed}"
 
     @property
     def source_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -288,14 +315,18 @@ class Plan:
             "reason": self.reason,
             "way_out": self.way_out,
             "unless": list(self.unless),
+            "requires": [each._asdict() for each in self.requires],
+            "assumes": [each._asdict() for each in self.assumes],
             "source_shapes": self.source_shapes if self.moves else {},
             "target_shapes": self.target_shapes if self.moves else {},
             "steps": steps,
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.source} → {self.target}: {self.verdict}. {self.reason}"]
+        lines = [f"{self.heading} {self.reason}"]
         lines += [f"  unless {condition}" for condition in self.unless]
+        lines += [f"  requires {each}" for each in self.requires]
+        lines += [f"  assumes {each}" for each in self.assumes]
         # Where nothing can be moved, a layout may have no shapes for the layer at all.
         here, there = (self.source_shapes, self.target_shapes) if self.moves else ({}, {})
         for step in self.steps:
@@ -368,10 +399,11 @@ def plan(spec: Spec, source: Layout, target: Layout) -> Plan:
 
 def _refusal(spec: Spec, source: Layout, target: Layout, blocking: list[tuple[Layout, Gap]]) -> tuple[str, str]:
     resets = {layout.reset for layout in (source, target)}
+    wider = [gap.way_out for _, gap in blocking if gap.wider][:1]
     if spec.cell == "gru" and len(resets) == 2 and any(gap.option == "reset" for _, gap in blocking):
         return (
             f"{source} resets {source.reset} the recurrent product, {target} {target.reset} it; no weights agree.",
-            "Train the source with the other reset, or keep it where it is.",
+            " ".join([*wider, "Train the source with the other reset, or keep it where it is."]),
         )
     layout, gap = blocking[0]
     return f"{layout} cannot hold {gap.option}={gap.value!r}: {gap.why}", gap.way_out
@@ -400,7 +432,9 @@ def _conditional(spec: Spec, source: Layout, target: Layout, moves: tuple[Move, 
     if target.tied:
         lack = "stores one gate as one minus another"
     reason = f"{target} {lack}: possible only if {' and '.join(conditions)}."
-    way_out = "It is applied where these weights allow it; else choose a target that has a place for them."
+    other = next((gap.wider for gap in gaps(target, spec) if gap.wider), "")
+    other = f"name {other}, which has" if other else "choose a target that has"
+    way_out = f"It is applied where these weights allow it; else {other} a place for them."
     return Plan(spec, source, target, Verdict.IMPOSSIBLE, reason, way_out, tuple(conditions), moves)
 
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from gatewise.core.count import Count, gate_sentence, notes
-from gatewise.core.layout import TOPICS, WHOSE, Layout, gaps
+from gatewise.core.layout import TOPICS, WHOSE, Layout, choices_of, gaps
 from gatewise.core.spec import GRU, LSTM, RNN, Recurrent, Spec
 from gatewise.report.tables import Cell, Report, Table, join
 
@@ -132,9 +132,17 @@ def mapping_table(plan: Plan) -> Table:
 
 def planning(plan: Plan) -> Report:
     """Lay out a plan: the verdict in words, then the mapping table."""
-    opening = [str(plan.spec), f"{plan.source} → {plan.target}: {plan.verdict}. {plan.reason}"]
+    opening = [str(plan.spec), f"{plan.heading} {plan.reason}"]
     conditions = [f"Possible only if {condition}." for condition in plan.unless]
-    return Report(opening, [mapping_table(plan)], [*conditions, plan.way_out] if plan.way_out else conditions)
+    said = [*conditions, *filter(None, [plan.way_out])]
+    tables = [mapping_table(plan)]
+    for title, needed in (
+        (f"{plan.target} requires", plan.requires),
+        (f"{plan.source} is taken to have", plan.assumes),
+    ):
+        if needed:
+            tables.append(Table(title, ["kind", "what", "why"], [[each.kind, each.text, each.why] for each in needed]))
+    return Report(opening, tables, said)
 
 
 def verifying(parity: Parity) -> Report:
@@ -222,10 +230,14 @@ def porting(done: Port) -> Report:
     totals = [sum(int(str(row[column])) for row in rows) for column in (3, 4, 5)]
     rows.append(["total", "", "", *totals])
     headers = ["layer", "what it is", "verdict", done.source, done.target, "difference"]
+    needed: list[list[object]] = [
+        [name, each.kind, each.text, each.why] for name, made in done.plans.items() for each in made.requires
+    ]
+    tables = [Table("", headers, rows)]
+    if needed:
+        tables.append(Table(f"Used and set in {done.target}", ["layer", "kind", "what", "why"], needed))
     return Report(
-        [f"{done.source} → {done.target}: {len(done.plans)} layers with weights."],
-        [Table("", headers, rows)],
-        join(done.remarks),
+        [f"{done.source} → {done.target}: {len(done.plans)} layers with weights."], tables, join(done.remarks)
     )
 
 
@@ -297,9 +309,11 @@ def _not_held(layout: Layout) -> list[list[object]]:
         for value in values if option in usual.options() else ():
             if any(gap.option == option for gap in gaps(layout, usual.replace(**{option: value}))):
                 rows.append([option, str(value) if option != "cell_clip" else "any"])
-    for option, allowed in layout.computes.items():
-        if "*" not in allowed.split() and option in ("activation", "recurrent_activation"):
-            rows.append([option, f"other than {', '.join(allowed.split())}"])
+    for option, can in choices_of(layout, usual).items():
+        if option in ("activation", "recurrent_activation") and not (can.free or layout.instead):
+            rows.append([option, f"other than {', '.join(map(str, can.natives))}"])
+        elif option in ("activation", "recurrent_activation") and can.refused:
+            rows.append([option, ", ".join(can.refused)])
     return rows
 
 
