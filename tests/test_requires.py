@@ -268,3 +268,49 @@ def test_a_layer_that_goes_by_a_wider_layout_says_so():
     assert there.supplied == "keras:RNN(GeneralLSTMCell)"
     assert not gaps(there, LSTM(3, 4, projection=2))
     assert not lacking(there, LSTM(3, 4, projection=2))
+
+
+# ── what count and explain say of it ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("spec", "first", "second", "words"),
+    [
+        (HARD, "keras", "tf_keras", ("Two different functions", "hard_sigmoid_02")),
+        (
+            LSTM(1, 2, activation="relu"),
+            "haiku",
+            "keras",
+            ("Two different functions", "haiku:LSTM computes activation=tanh"),
+        ),
+        (LSTM(1, 2, activation="relu"), "keras", "torch", ("gatewise_torch.LSTM computes it, with the same tensors",)),
+        (GRU(1, 2), "tf1", "torch", ("Two different functions", "resets before")),
+        (GRU(1, 2, reset="before"), "torch", "tf1", ("Two different functions", "resets after")),
+    ],
+)
+def test_explain_is_about_functions(spec, first, second, words):
+    told = gw.explain(spec, first, second)
+    assert told.second.total - told.first.total == sum(cause.parameters for cause in told.causes)
+    for word in words:
+        assert word in told.notes[0]
+
+
+def test_explain_is_silent_where_functions_agree():
+    assert not any("function" in note for note in gw.explain(LSTM(1, 2), "keras", "torch").notes)
+    with pytest.raises(gw.UnsupportedSpecError, match=r"Name keras:RNN\(GeneralLSTMCell\)"):
+        gw.explain(LSTM(1, 2, projection=1), "keras", "torch")
+    with pytest.raises(gw.UnsupportedSpecError):  # neither has it
+        gw.explain(LSTM(1, 2, activation="relu"), "haiku", "equinox")
+
+
+def test_count_shows_those_that_can():
+    from click.testing import CliRunner
+
+    from gatewise.cli import main
+
+    sizes = ["--cell", "gru", "--reset", "before", "-x", "3", "-u", "5"]
+    done = CliRunner().invoke(main, ["count", "keras", "torch", "tf_keras", *sizes])
+    assert done.exit_code == 0
+    assert done.output.count("135") == 2
+    assert "torch:GRU cannot hold reset='before'. Name torch:general.GRU" in done.output
+    assert CliRunner().invoke(main, ["count", "torch", *sizes]).exit_code == 2

@@ -18,6 +18,7 @@ from gatewise.cli.options import (
     spec_of,
     spec_options,
 )
+from gatewise.errors import UnsupportedSpecError
 
 if TYPE_CHECKING:
     from gatewise.report.tables import Report
@@ -59,8 +60,16 @@ def count(
     from gatewise.report.reports import counting
 
     spec = spec_of(options)
-    counts = [counted(spec, framework) for framework in frameworks]
-    answer(counting(spec, counts, gates=gates, timesteps=timesteps, batch=batch), format, output)
+    counts, lacking = [], []
+    for framework in frameworks:
+        try:
+            counts.append(counted(spec, framework))
+        except UnsupportedSpecError as error:  # The others may have such a layer.
+            lacking.append(error)
+    if not counts:
+        raise lacking[0]
+    report = counting(spec, counts, gates=gates, timesteps=timesteps, batch=batch)
+    answer(report.replace(notes=[*report.notes, *(f"{each.met} {each.hint}" for each in lacking)]), format, output)
 
 
 def _count_file(names: tuple[str, ...], layer_options: list[str]) -> Report:

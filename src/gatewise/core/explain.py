@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gatewise.core.count import Count, count, count_network, formula, gate_sentence, numbers, size, substitute
-from gatewise.core.layout import GATES, Key, Layout, gaps, store, summed_gates, wanted_parts
+from gatewise.core.layout import GATES, Key, Layout, gaps, lacking, store, summed_gates, wanted_parts
 from gatewise.core.network import Network
+from gatewise.core.requires import requirements
 from gatewise.core.spec import Spec
 
 
@@ -147,8 +148,8 @@ class Explanation:
 def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     """Explain why two layouts of one layer differ in count.
 
-    A layout that stores a GRU of the other reset alone is counted with that, and the first note says that the two are
-    different functions.
+    A layout whose class computes another function of the same weights alone, as a GRU of the other reset, is counted
+    with that, and the first note says that the two are different functions.
 
     Raises:
         UnsupportedSpecError: One of them cannot hold the layer.
@@ -167,31 +168,49 @@ def explain(spec: Spec, first: Layout, second: Layout) -> Explanation:
     # Of two resets the later one decides: there the reset gate scales the candidate's recurrent bias.
     named = next((side for side in sides if side.options().get("reset") == "after"), spec)
     causes = tuple(layout_causes(spec, first, second, of=counted, named=named))
-    said = (*_different(spec, first, second), *counts[0].notes)
+    said = (*_different(spec, first, second), *_other_classes(spec, first, second), *counts[0].notes)
     return Explanation(*counts, causes, gate_sentence(spec), said, _tallies(*counts))
 
 
 def stored_as(spec: Spec, layout: Layout) -> Spec:
-    """Return the layer that a layout stores for this one: a GRU of the other reset, where it has no other.
+    """Return the layer that a layout stores for this one: with what its class computes, where that is another function.
 
     >>> from gatewise.core.spec import GRU
     >>> from gatewise.registry import layout
     >>> stored_as(GRU(3, 5), layout("tf1", GRU(3, 5)))
     GRU(features=3, units=5, reset='before')
     """
-    lacks = [gap.option for gap in gaps(layout, spec)]
-    return spec.replace(reset=layout.reset) if lacks == ["reset"] else spec
+    found, own = gaps(layout, spec), {"reset": layout.reset}
+    own |= {option: can.default for option, can in lacking(layout, spec).items() if option in ACTIVATING}
+    if not all(gap.option in own for gap in found):
+        return spec  # Something else is missing: that is refused.
+    return spec.replace(**{gap.option: own[gap.option] for gap in found})
+
+
+ACTIVATING = ("activation", "recurrent_activation")
+"""Options that change what is computed, and nothing of what is stored."""
 
 
 def _different(spec: Spec, first: Layout, second: Layout) -> tuple[str, ...]:
     """Say that two layouts store different functions, where they do."""
-    resets = [stored_as(spec, layout).options().get("reset") for layout in (first, second)]
-    if resets[0] == resets[1]:
-        return ()
-    return (
-        f"Two different functions: {first} resets {resets[0]} the recurrent product, {second} {resets[1]} it. No "
-        f"weights make their outputs agree.",
-    )
+    sides = [stored_as(spec, layout).options() for layout in (first, second)]
+    said = []
+    if sides[0].get("reset") != sides[1].get("reset"):
+        said.append(f"{first} resets {sides[0]['reset']} the recurrent product, {second} {sides[1]['reset']} it.")
+    for layout in dict.fromkeys((first, second)):
+        said += [gap.why for gap in gaps(layout, spec) if gap.option in ACTIVATING]
+    return (f"Two different functions: {' '.join(said)} No weights make their outputs agree.",) if said else ()
+
+
+def _other_classes(spec: Spec, *layouts: Layout) -> tuple[str, ...]:
+    """Say which class computes a layer where that of a layout has its tensors and another function."""
+    said = []
+    for layout in dict.fromkeys(layouts):
+        needed = requirements(layout, spec) if lacking(layout, spec) and not gaps(layout, spec) else ()
+        said += [
+            f"{each.why} {each.name} computes it, with the same tensors." for each in needed if each.kind == "class"
+        ]
+    return tuple(said)
 
 
 def layout_causes(
