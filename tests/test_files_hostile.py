@@ -256,3 +256,285 @@ def test_a_file_that_is_written_into_while_it_is_read(tmp_path):
             other.write(b"more")
 
     refused(read, "while it was read")
+
+
+# ── descriptions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def described(tmp_path, network, arrays=None, **changes):
+    about = {"framework": "torch", "form": "model", "frozen": [], "network": network} | changes
+    checkpoints.save(
+        tmp_path / "m.safetensors", arrays or {"a": np.zeros(1, "float32")}, {"gatewise": json.dumps(about)}
+    )
+    return tmp_path / "m.safetensors"
+
+
+def layer(name="dense", kind="Dense", options=None, inputs=("input",), **changes):
+    options = {"features": 3, "units": 2} if options is None else options
+    made = {"name": name, "kind": kind, "options": options, "inputs": list(inputs), "trainable": True, "distributed": 0}
+    return made | changes
+
+
+SOURCE = layer("input", "Input", {"shape": [None, 3]}, ())
+
+
+def network(*layers, outputs=()):
+    return {"layers": [SOURCE, *layers], "outputs": list(outputs)}
+
+
+def chain(count, kind, options, width=1):
+    return [layer(f"l{n}", kind, options, [f"l{n - 1}" if n else "input"] * width) for n in range(count)]
+
+
+LSTM = {"features": 3, "units": 2}
+DESCRIPTIONS = {
+    "a list": ([], "list|dict"),
+    "infinitely distributed": (network(layer(distributed=float("inf"))), "distributed"),
+    "a fraction distributed": (network(layer(distributed=0.5)), "distributed"),
+    "distributed over a thousand axes": (network(layer(distributed=1000)), "distributed"),
+    "a number as a name": (network(layer(name=5)), "name"),
+    "a number as a switch": (network(layer(trainable=1)), "trainable"),
+    "a text as inputs": (network(layer(inputs=[]) | {"inputs": "input"}), "inputs"),
+    "a number as inputs": (network(layer(inputs=[0])), "inputs"),
+    "a fraction of units": (network(layer(options={"features": 3, "units": 2.0})), "units"),
+    "endless units": (network(layer(options={"features": 3, "units": float("inf")})), "units"),
+    "an unknown kind": (network(layer(kind="Danse")), "Danse"),
+    "a list as a kind": (network(layer(kind=["Dense"])), "kind"),
+    "a dictionary as an option": (network(layer(options=LSTM | {"activation": {}})), "activation"),
+    "an epsilon that is no number": (
+        network(layer(kind="BatchNorm", options={"features": 3, "epsilon": float("nan")})),
+        "epsilon",
+    ),
+    "no axes left": (
+        network(*[layer(f"l{n}", "Pool", {"pool": "max"}) for n in range(1)], layer(inputs=["l0"])),
+        "dense",
+    ),
+    "a sum of nothing": (network(layer(kind="Merge", options={"merge": "sum"}, inputs=[])), "m.safetensors"),
+    "a key without axes": (
+        network(layer(kind="Operation", options={"function": "get_item", "key": [0, 0, 0, 0]})),
+        "dense",
+    ),
+    "a key of nothing": (network(layer(kind="Operation", options={"function": "get_item", "key": [[0, 1, 0]]})), "key"),
+    "constants that do not fit": (
+        network(layer(kind="Constant", options={"values": [[1.0], []]}, inputs=[])),
+        "numbers",
+    ),
+    "a batch below zero": (network(layer(kind="Input", options={"shape": [3], "batch": -1}, inputs=[])), "batch"),
+    "a rule of another arity": (network(layer(rules=[{"kind": "penalty"}])), "m.safetensors"),
+    "ten thousand layers without weights": (
+        network(layer(kind="LSTM", options=LSTM | {"layers": 10_000, "bidirectional": True})),
+        "20,000 layers",
+    ),
+    "twenty thousand layers": (network(*chain(20_000, "Activation", {"activation": "tanh"})), "20,000|20,001"),
+    "a repeat of too much": (
+        network(layer("l", "Pool", {"pool": "max"}), layer(kind="Repeat", options={"times": 10**13}, inputs=["l"])),
+        "numbers",
+    ),
+    "doubled too often": (network(*chain(40, "Merge", {"merge": "concat"}, 2)), "numbers"),
+}
+
+
+@pytest.mark.parametrize(("data", "word"), DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_descriptions(data, word, tmp_path, torch):
+    path = described(tmp_path, data)
+    with bounded(), pytest.raises(gw.FileError, match=word) as caught:
+        gw.load(path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "changes", [{"framework": 5}, {"form": []}, {"frozen": "a"}, {"frozen": [1]}, {"form": "models"}]
+)
+def test_descriptions_of_another_form(changes, tmp_path, torch):
+    path = described(tmp_path, network(layer()), **changes)
+    refused(lambda: gw.load(path), "description")
+
+
+LARGE = {
+    "an input": [
+        layer("i", "Input", {"shape": [10**9, 3]}, ()),
+        layer("a", "Activation", {"activation": "tanh"}, ["i"]),
+    ],
+    "a batch": [layer("i", "Input", {"shape": [3], "batch": 10**9}, ()), layer("a", "Flip", {}, ["i"])],
+    "a repeat": [layer("l", "Pool", {"pool": "max"}), layer("r", "Repeat", {"times": 10**11}, ["l"])],
+    "a pad": [layer("p", "Pad", {"steps": [10**9, 10**9]})],
+    "an upsample": [layer("u", "Upsample", {"times": 10**9})],
+    "doubled": chain(30, "Merge", {"merge": "concat"}, 2),
+}
+
+
+@pytest.mark.parametrize("layers", LARGE.values(), ids=LARGE)
+def test_a_run_that_would_take_too_much_is_refused(layers, tmp_path, torch):
+    path = described(tmp_path, network(*layers))
+    contents = checkpoints.read(path)
+    contents.arrays.clear()
+    from gatewise.live import restore
+
+    made = restore("m", contents)
+    with bounded(), pytest.raises(gw.SpecError, match="One run of this model would take"):
+        gw.verify(made, made)
+
+
+def test_long_chains_are_read_in_time(tmp_path, torch):
+    data = network(*chain(2_000, "Activation", {"activation": "tanh"}))
+    with bounded():
+        made = gw.Network.from_dict(data)
+    assert len(made.layers) == 2_001
+
+
+# ── Keras's files ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def saved(keras, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    model = keras.Sequential([keras.Input((6, 3)), keras.layers.GRU(4, name="gru"), keras.layers.Dense(2, name="out")])
+    model.save(folder / "m.keras")
+    return folder / "m.keras"
+
+
+def rewritten(source, target, change=lambda config: config, **members):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            content = members.get(name, old.read(name))
+            if name == "config.json" and "config.json" not in members:
+                content = json.dumps(change(json.loads(content)))
+            new.writestr(name, content)
+    return target
+
+
+def with_entry(place, **entries):
+    def change(config):
+        part = config
+        for key in place:
+            part = part[key]
+        part.update(entries)
+        return config
+
+    return change
+
+
+GRU = ("config", "layers", 1)
+CONFIGS = {
+    "a module to import": (with_entry(GRU, module="keras.src.saving.saving_lib_test"), "Nothing is imported"),
+    "another package": (with_entry(GRU, module="keras_hub.layers", registered_name="x>y"), "Nothing is imported"),
+    "code": (with_entry(GRU, class_name="Lambda"), "Lambda"),
+    "a lambda as an activation": (
+        with_entry((*GRU, "config"), activation={"class_name": "__lambda__", "config": {"value": ""}}),
+        "__lambda__",
+    ),
+    "more units than are stored": (with_entry((*GRU, "config"), units=20_000), "m.keras"),
+    "more than any axis has": (with_entry((*GRU, "config"), units=1 << 40), "units"),
+    "a batch of states": (
+        lambda config: with_entry((*GRU, "config"), stateful=True)(
+            with_entry(("config", "layers", 0, "config"), batch_shape=[10**9, 6, 3])(config)
+        ),
+        "numbers",
+    ),
+    "a long loop, unrolled": (
+        lambda config: with_entry((*GRU, "config"), unroll=True)(
+            with_entry(("config", "layers", 0, "config"), batch_shape=[None, 10**6, 3])(config)
+        ),
+        "unrolls",
+    ),
+    "too many layers": (
+        lambda config: with_entry(("config",), layers=config["config"]["layers"] * 4000)(config),
+        "layers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "word"), CONFIGS.values(), ids=CONFIGS)
+def test_configs(saved, change, word, tmp_path):
+    path = rewritten(saved, tmp_path / "m.keras", change)
+    with bounded(), pytest.raises(gw.GatewiseError) as caught:
+        gw.load(path)
+    assert word in str(caught.value)
+
+
+MEMBERS = {
+    "nested deep": ({"config.json": "[" * 9000 + "]" * 9000}, "nested"),
+    "a bomb": ({"config.json": " " * 200_000_000}, "unpack"),
+    "large": ({"config.json": " " * 20_000_000}, "bytes"),
+    "half of HDF5": ({"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 500}, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("members", "word"), MEMBERS.values(), ids=MEMBERS)
+def test_members(saved, members, word, tmp_path):
+    path = rewritten(saved, tmp_path / "m.keras", **members)
+    refused(lambda: gw.load(path), word)
+
+
+def _external(file, _):
+    import h5py
+
+    file["layers/gru/cell/vars/9"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def _soft(file, _):
+    import h5py
+
+    file["layers/again"] = h5py.SoftLink("/layers")
+
+
+def _cycle(file, _):
+    file["layers/gru/again"] = file["layers"]
+
+
+def _elsewhere(file, folder):
+    file.create_dataset("layers/x", (3,), "float32", external=[(str(folder / "other"), 0, 12)])
+
+
+def _virtual(file, folder):
+    import h5py
+
+    layout = h5py.VirtualLayout((3,), "float32")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "x", (3,))
+    file.create_virtual_dataset("layers/x", layout)
+
+
+def _declared(file, _):
+    file.create_dataset("layers/x", (10**6, 10**6), "float32", chunks=(1000, 1000))
+
+
+def _packed(file, _):
+    file.create_dataset("layers/x", (10,), "float32", compression="lzf")
+
+
+def _texts(file, _):
+    file.create_dataset("layers/x", data=["a", "b"])
+
+
+@pytest.mark.parametrize("harm", [_external, _soft, _cycle, _elsewhere, _virtual, _declared, _packed, _texts])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_hdf5_that_leads_elsewhere(saved, harm, suffix, tmp_path):
+    import h5py
+
+    path = tmp_path / f"m{suffix}"
+    weights = tmp_path / "weights.h5"
+    with zipfile.ZipFile(saved) as archive:
+        weights.write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        harm(file, tmp_path)
+    if suffix == ".keras":
+        rewritten(saved, path, **{"model.weights.h5": weights.read_bytes()})
+    else:
+        os.rename(weights, path)
+    refused(lambda: gw.load(path), " in it ")
+
+
+def test_what_acts_in_training_alone_does_not_stop_a_port(keras, tmp_path):
+    class Halved(keras.constraints.Constraint):
+        def __call__(self, weight):
+            return weight / 2
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out", kernel_constraint=Halved())])
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(Exception, match="Halved"):
+        keras.saving.load_model(tmp_path / "m.keras")
+    from gatewise.live import port_file
+
+    done, parity = port_file(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    assert parity.passed
+    assert any("kernel_constraint" in remark and "Halved" in remark for remark in done.remarks)

@@ -158,6 +158,10 @@ def alone(spec: Spec, name: str = "layer", trainable: bool = True, batch: int | 
     return Network(layers)
 
 
+DEEP = 100
+"""Layers from which on a graph is gone through from its inputs, and not from its outputs."""
+
+
 class _Graph(Laying):
     """A Functional or Sequential model, read from its outputs back to its inputs."""
 
@@ -204,6 +208,9 @@ class _Graph(Laying):
         for tensor in self.inputs:
             self.visit(tensor, scope)
         self.visit_keeping(self.model, scope)
+        nodes = executed(self.model)
+        for node in nodes if len(nodes) > DEEP else ():  # Each after those it reads, so that no visit goes deep.
+            self.visit(node.outputs[0], scope)
         outputs = tuple(self.visit(tensor, scope) for tensor in flat)
         # An Embedding behind other layers' names, such as in a model within this one, is fed by a float Input, too.
         tokens = {source_of(layer.inputs[0])[0] for layer in self.layers.values() if isinstance(layer.spec, Embedding)}

@@ -266,7 +266,6 @@ def restore(name: str, contents: checkpoints.Contents, to: str | None = None) ->
     target_name = to or kept.framework
     target = model_adapter(target_name)
     own = own_layouts(kept.framework, kept.network, kept.form)
-    _check_enough(name, kept.network, contents)
     plans = plan_network(kept.network, own, target_name, kept.form)
     arrays = contents.arrays
     _check_complete(name, plans, arrays)
@@ -308,8 +307,11 @@ def _description(name: str, contents: checkpoints.Contents) -> _Description:
         kept = _Description(Network.from_dict(said["network"]), framework, form, frozenset(frozen))
         if not kept.network.layers or kept.form not in FORMS or not holds_models(kept.framework):
             raise ValueError(f"{kept.framework} {kept.form} of {len(kept.network.layers)} layers")
+        _check_enough(name, kept.network, contents)
         own_layouts(kept.framework, kept.network, kept.form)
         shapes(kept.network)
+    except FileError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError, GatewiseError) as error:
         text = error.met if isinstance(error, GatewiseError) else str(error)
         raise FileError(

@@ -78,6 +78,10 @@ class Input(Spec):
         for size in self.shape:
             if size is not None:
                 check_size("Input", "shape", size)
+        if self.batch is not None:
+            check_size("Input", "batch", self.batch)
+        check_flag("Input", "integer", self.integer)
+        check_flag("Input", "boolean", self.boolean)
 
 
 class Dropout(Spec):
@@ -149,6 +153,8 @@ class Rescale(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_flag("Rescale", "offset_first", self.offset_first)
+        for value in (self.factor, self.offset):
+            _check_numbers("Rescale", value if isinstance(value, tuple) else (value,), 1)
 
 
 class Activation(Spec):
@@ -190,6 +196,10 @@ class Constant(Spec):
     values: tuple[tuple[float, ...], ...]
     cell: ClassVar[str] = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_numbers("Constant", self.values, 2)
+
 
 class Merge(Spec):
     """Makes one tensor of several; its layer reads them all.
@@ -219,6 +229,26 @@ class Merge(Spec):
             raise SpecError(
                 f"axis={self.axis!r} is no axis.", "Merge: axis is -1 or a number from 1.", "Leave it out for the last."
             )
+
+
+def _check_numbers(owner: str, value: Any, axes: int | None = None) -> None:
+    """Refuse what is no array of numbers, as nested tuples of equal lengths with something in them."""
+    lengths, part = 0, value
+    while isinstance(part, tuple) and part:
+        lengths, part = lengths + 1, part[0]
+    if (axes is not None and lengths != axes) or not _is_array(value, lengths):
+        raise SpecError(
+            f"{value!r:.80} is no array of numbers.",
+            f"{owner}: nested tuples of equal lengths, of numbers.",
+            "Give ((0.0, 1.0),), say.",
+        )
+
+
+def _is_array(value: Any, axes: int) -> bool:
+    if axes == 0:
+        return value is None or isinstance(value, int | float)
+    alike = isinstance(value, tuple) and len({len(part) if isinstance(part, tuple) else 0 for part in value}) == 1
+    return alike and all(_is_array(part, axes - 1) for part in value)
 
 
 def _flat(nested: Any) -> list[Any]:
@@ -262,6 +292,18 @@ class Operation(Spec):
             raise SpecError(
                 f"axis={self.axis!r} are no axes.", "Operation: axes are numbers from 1.", "The batch stays as it is."
             )
+        for operand in self.operands:
+            _check_numbers("Operation", operand)
+        for entry in self.key:
+            ends = isinstance(entry, tuple) and len(entry) == 3 and entry[-1] != 0
+            if entry != "new" and not all(
+                type(each) is int or (ends and each is None) for each in (entry if ends else (entry,))
+            ):
+                raise SpecError(
+                    f"key={self.key!r} takes nothing.",
+                    "Operation: a number, (start, stop, step) or 'new' for each axis.",
+                    "Give key=(-1,) for the last step, say.",
+                )
 
     def arguments(self, read: Sequence[Any]) -> list[Any]:
         """Return what the function is called on, where it reads so many tensors."""

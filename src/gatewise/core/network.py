@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from gatewise.core.between import WEIGHTLESS, Constant, Input, Masking, Merge, Operation, Remask
+from gatewise.core.between import WEIGHTLESS, Input, Masking, Merge, Operation, Remask
 from gatewise.core.record import Record
 from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
 from gatewise.core.spec import source_of as source_of  # what a reference means belongs to networks, too
@@ -12,6 +13,9 @@ from gatewise.errors import SpecError, nearest
 
 MOST_LAYERS = 3_000
 """Layers that the description of a network in a file may have."""
+
+MOST_AXES = 8
+"""Further time axes on whose steps a layer in a file may run."""
 
 LEFT_STATES = "the states that it kept are left behind; a port begins with zeros, as after reset_state()."
 """What a port says of a stateful layer that has run."""
@@ -108,15 +112,12 @@ class Layer(Record):
         return starts or (above and not ends and not isinstance(self.spec, Operation))
 
 
-def _rule(kind: str, weight: str, name: str, settings: dict[str, Any]) -> Rule:
+def _rule(kind: Any, weight: Any, name: Any, settings: Any) -> Rule:
     """Read a rule that was written as plain data; a list in it was a tuple."""
-    pairs = ((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items())
+    pairs = ((key, _plain(value, key)) for key, value in _of(settings, dict, "settings").items())
+    for word in (kind, weight, name):
+        _of(word, str, "a rule")
     return Rule(kind, weight, name, tuple(sorted(pairs)))
-
-
-def _tupled(value: Any) -> Any:
-    """Return what was a tuple before it was written as plain data."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 class Network(Record):
@@ -299,26 +300,62 @@ class Network(Record):
         """
         kinds = KINDS | WEIGHTLESS
         try:
-            layers = []
-            for entry in data["layers"]:
-                kind, options = kinds[entry["kind"]], dict(entry["options"])
-                options |= {name: _tupled(value) for name, value in options.items()}
-                if kind is Constant:
-                    options["values"] = tuple(tuple(map(float, row)) for row in options["values"])
-                unknown = set(options) - set(kind.fields)
-                if unknown:
-                    raise unknown_option(kind, min(unknown))
-                rules = tuple(_rule(**rule) for rule in entry.get("rules", ()))
-                place = bool(entry["trainable"]), int(entry["distributed"]), rules
-                seldom = bool(entry.get("step", False)), bool(entry.get("masked", True))
-                references = (str(entry.get(name, "")) for name in ("shares", "mask", "resumes"))
-                layers.append(
-                    Layer(str(entry["name"]), kind(**options), tuple(entry["inputs"]), *place, *seldom, *references)
-                )
-            return cls(tuple(layers), tuple(data["outputs"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            entries, outputs = _of(data, dict, "it")["layers"], data["outputs"]
+            if len(_of(entries, list, "layers")) > MOST_LAYERS:
+                raise ValueError(f"it has {len(entries):,} layers, and {MOST_LAYERS:,} are the most that are read")
+            return cls(tuple(_layer(entry, kinds) for entry in entries), _words(outputs, "outputs"))
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            said = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
             raise SpecError(
-                f"This is not the description of a network: {error!r}.",
+                f"This is not the description of a network: {said}.",
                 "Expected what Network.to_dict wrote: layers (name, kind, options, …) and outputs.",
                 "Was the file written by another version, or by another tool?",
             ) from None
+
+
+def _of(value: Any, kind: type, what: str) -> Any:
+    """Return a value of plain data that is of one type, and of no other that would do for it."""
+    if type(value) is not kind:
+        raise ValueError(f"{what} is {value!r:.80}, which is no {kind.__name__}")
+    return value
+
+
+def _words(value: Any, what: str) -> tuple[str, ...]:
+    return tuple(_of(each, str, what) for each in _of(value, list, what))
+
+
+def _plain(value: Any, what: str) -> Any:
+    """Return a value as it was before it was written as plain data, a tuple for a list."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each, what) for each in value)
+    if not (value is None or isinstance(value, str | int | float)) or (type(value) is int and abs(value) >= 1 << 63):
+        raise ValueError(f"{what} is {value!r:.80}, which is no option of a layer")
+    return value
+
+
+def _layer(entry: Any, kinds: dict[str, type[Spec]]) -> Layer:
+    """Read one layer that was written as plain data."""
+    _of(entry, dict, "a layer")
+    kind = kinds[_of(entry["kind"], str, "kind")]
+    options = {name: _plain(value, name) for name, value in _of(entry["options"], dict, "options").items()}
+    unknown = set(options) - set(kind.fields)
+    if unknown:
+        raise unknown_option(kind, min(unknown))
+    endless = {"operands", "mask_value", "activation"}  # What these may be, numbers are, too.
+    for name, value in options.items():
+        if isinstance(value, float) and name not in endless and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    distributed = _of(entry["distributed"], int, "distributed")
+    if not 0 <= distributed <= MOST_AXES:
+        raise ValueError(f"distributed is {distributed}")
+    return Layer(
+        _of(entry["name"], str, "name"),
+        kind(**options),
+        _words(entry["inputs"], "inputs"),
+        _of(entry["trainable"], bool, "trainable"),
+        distributed,
+        tuple(_rule(**rule) for rule in _of(entry.get("rules", []), list, "rules")),
+        _of(entry.get("step", False), bool, "step"),
+        _of(entry.get("masked", True), bool, "masked"),
+        *(_of(entry.get(name, ""), str, name) for name in ("shares", "mask", "resumes")),
+    )

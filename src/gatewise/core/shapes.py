@@ -91,8 +91,44 @@ def shapes(network: Network) -> dict[str, tuple[Shape, ...]]:
     found: dict[str, tuple[Shape, ...]] = {}
     for layer in network.layers:
         if layer.inputs or isinstance(layer.spec, Input | Constant):
-            found[layer.name] = _given_by(layer, [found[name][number] for name, number in map(source_of, layer.inputs)])
+            read = [found[name][number] for name, number in map(source_of, layer.inputs)]
+            try:
+                found[layer.name] = _given_by(layer, read)
+            except (IndexError, TypeError, ValueError):  # An axis is not there that a rule takes for granted.
+                shape = read[0] if read else ()
+                why = f"It reads {len(read)} inputs, of other axes."
+                raise _misfit(layer, shape, why, "Give it what it reads.") from None
+            for shape in found[layer.name]:
+                if math.prod(size for size in shape if size is not None) > MOST_NUMBERS:
+                    raise SpecError(
+                        f"Layer {layer.name!r} would give more than {MOST_NUMBERS:,} numbers, in the shape {shape}.",
+                        f"{layer.spec}: no machine holds so many.",
+                        "Give smaller sizes.",
+                    )
     return found
+
+
+MOST_NUMBERS = 1 << 40
+"""Numbers that a layer may give for one sample."""
+
+
+def run_size(network: Network) -> tuple[int, int]:
+    """Return how many numbers all layers give, and how many steps are gone through one by one, by a network's shapes.
+
+    A length that is open counts as one.
+
+    >>> from gatewise.core.spec import LSTM
+    >>> run_size(Network.chain(Input((10, 3), batch=2), LSTM(3, 50, return_state=False)))
+    (1060, 10)
+    """
+    made = shapes(network)
+    numbers = sum(math.prod(size or 1 for size in shape) for given in made.values() for shape in given)
+    steps = 0
+    for layer in network.layers:
+        if isinstance(layer.spec, Recurrent) and layer.inputs and not layer.step:
+            name, number = source_of(layer.inputs[0])
+            steps += layer.spec.layers * (made[name][number][1 + layer.distributed] or 1)
+    return numbers, steps
 
 
 def _given_by(layer: Layer, read: list[Shape]) -> tuple[Shape, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gatewise.core.between import TESTS, Dropout, Flip, Input, Masking, Noise, Operation, Pool, Rescale, Softmax
 from gatewise.core.network import Layer, Network, source_of
-from gatewise.core.shapes import shapes
+from gatewise.core.shapes import run_size, shapes
 from gatewise.core.spec import Attending, Conv, Embedding, Recurrent, Spec
 from gatewise.errors import SpecError
 from gatewise.parity.inputs import first_rows
@@ -97,6 +97,8 @@ class Feeding:
         if free:
             network, inputs = self.freed
         length = long_enough(network, length)
+        for one in (network,) if free else self.networks:
+            _check_run(_of_length(one, length, batch))
         calls = [
             [
                 self._draw(each, random, (batch, length, scale), padding, (tokens or {}).get(place, ()))
@@ -237,6 +239,25 @@ def draw_trial(network: Network, random: np.random.Generator, batch: int, length
     return Feeding(network).draw(random, batch, length)
 
 
+MOST_NUMBERS = 1 << 27
+"""Numbers that the layers may give in one run: 512 MiB, as float32, were all of them kept."""
+
+MOST_STEPS = 200_000
+"""Steps that one run may go through one by one; each takes some twenty microseconds, and there are dozens of runs."""
+
+
+def _check_run(network: Network) -> None:
+    """Refuse to feed a network whose run would take more memory or time than there is, by its shapes alone."""
+    numbers, steps = run_size(network)
+    if numbers > MOST_NUMBERS or steps > MOST_STEPS:
+        what = f"{numbers:,} numbers" if numbers > MOST_NUMBERS else f"{steps:,} steps, one by one"
+        raise SpecError(
+            f"One run of this model would take {what}.",
+            f"A comparison runs models of up to {MOST_NUMBERS:,} numbers and {MOST_STEPS:,} steps.",
+            "Compare a model of smaller lengths with the same layers.",
+        )
+
+
 def long_enough(network: Network, length: int) -> int:
     """Return how many steps to feed, so that recurrent layers behind convolutions and pools read so many, or a few."""
     if not any(
@@ -278,13 +299,14 @@ _MOVING = ("get_item", "expand_dims", "squeeze", "flip", "float", "int")
 """Operations that give the numbers that they read."""
 
 
-def _of_length(network: Network, steps: int) -> Network:
-    """Return a network whose inputs have so many steps where they may have any number."""
+def _of_length(network: Network, steps: int, batch: int | None = None) -> Network:
+    """Return a network whose inputs have so many steps, and samples, where they may have any number."""
 
     def sized(spec: Spec) -> Spec:
         if not isinstance(spec, Input):
             return spec
-        return spec.replace(shape=tuple(steps if size is None else size for size in spec.shape))
+        shape = tuple(steps if size is None else size for size in spec.shape)
+        return spec.replace(shape=shape, batch=spec.batch or batch)
 
     layers = [dataclasses.replace(layer, spec=sized(layer.spec)) for layer in network.layers]
     return Network(tuple(layers), network.outputs)
