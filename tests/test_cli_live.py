@@ -160,7 +160,12 @@ def test_an_inconclusive_parity_writes_nothing(keras, tmp_path):
     assert done.exit_code == 1
     assert "Parity inconclusive" in done.stdout
     assert "Nothing was written: parity inconclusive." in done.stderr
+    assert "was fed numbers from -" in " ".join(done.stdout.split())
     assert files(tmp_path) == ["dead.keras"]
+    done = invoke("port", tmp_path / "dead.keras", tmp_path / "m.safetensors", "--write-inconclusive")
+    assert done.exit_code == 1
+    assert "though parity is inconclusive" in done.stderr
+    assert files(tmp_path) == ["dead.keras", "m.safetensors"]
 
 
 def test_an_interrupted_write_leaves_nothing(source, tmp_path, monkeypatch):

@@ -647,7 +647,14 @@ def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", 
     return port(obj, to, inputs, second_bias=second_bias, dtype=dtype).result
 
 
-def port_file(source: str | Path, target: str | Path, inputs: Any = None, *, second_bias: str = "frozen") -> Parity:
+def port_file(
+    source: str | Path,
+    target: str | Path,
+    inputs: Any = None,
+    *,
+    second_bias: str = "frozen",
+    write_inconclusive: bool = False,
+) -> Parity:
     """Port a model file to another, whose suffix says the framework, and verify it.
 
     Args:
@@ -655,9 +662,12 @@ def port_file(source: str | Path, target: str | Path, inputs: Any = None, *, sec
         target: The file to write.
         inputs: What ``verify`` feeds; random inputs unless given.
         second_bias: As for ``port``.
+        write_inconclusive: Whether the target is written, too, where the outputs agree on inputs that would not have
+            shown every fault.
 
     Returns:
-        The comparison of the two; the target is written, whole, only where it passed.
+        The comparison of the two; the target is written, whole, only where it passed, or as ``write_inconclusive``
+        says.
 
     Raises:
         FileError: A file cannot be read or written.
@@ -667,7 +677,7 @@ def port_file(source: str | Path, target: str | Path, inputs: Any = None, *, sec
     from gatewise.live import port_file
 
     source, target = arguments.path_of(source, "source"), arguments.path_of(target, "target")
-    return port_file(source, target, inputs, second_bias=second_bias)[1]
+    return port_file(source, target, inputs, second_bias=second_bias, write_inconclusive=write_inconclusive)[1]
 
 
 def verify(

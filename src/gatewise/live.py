@@ -398,9 +398,16 @@ WRITTEN = {".safetensors": "torch", ".keras": "keras"}
 
 
 def port_file(
-    source: str | Path, target: str | Path, inputs: Any = None, *, second_bias: str = "frozen"
+    source: str | Path,
+    target: str | Path,
+    inputs: Any = None,
+    *,
+    second_bias: str = "frozen",
+    write_inconclusive: bool = False,
 ) -> tuple[Port, Parity]:
     """Port a file to a file and verify it; the target is written, whole, only where the verification passed.
+
+    With ``write_inconclusive`` it is written, too, where the outputs agree on inputs that would not have told.
 
     Raises:
         FileError: A file cannot be read or written.
@@ -416,6 +423,6 @@ def port_file(
     done = port(obj, goes_to, inputs, second_bias=second_bias)
     stage("Running both on the same inputs")
     parity = verify(obj, done.result, inputs=inputs)
-    if parity.passed:
+    if parity.passed or (write_inconclusive and parity.verdict == "inconclusive"):
         save(done.result, target)
     return done, parity

@@ -68,10 +68,21 @@ _inputs = click.option(
     show_default=True,
     help="Whether training may change the zero second bias that PyTorch has and Keras lacks.",
 )
+@click.option(
+    "--write-inconclusive",
+    is_flag=True,
+    help="Write TARGET, too, where the outputs agree on inputs that would not have shown every fault.",
+)
 @_inputs
 @answer_options
 def port(
-    source: str, target: str, second_bias: str, inputs: str | None, format: str | None, output: str | None
+    source: str,
+    target: str,
+    second_bias: str,
+    write_inconclusive: bool,
+    inputs: str | None,
+    format: str | None,
+    output: str | None,
 ) -> None:
     r"""Port a model file to another framework, and verify it.
 
@@ -96,12 +107,15 @@ def port(
         from gatewise.report.reports import porting, verifying
         from gatewise.report.tables import joined
 
-        done, parity = port_file(source, target, inputs, second_bias=second_bias)
+        done, parity = port_file(source, target, inputs, second_bias=second_bias, write_inconclusive=write_inconclusive)
     answer(joined(porting(done), verifying(parity)), format, output)
     if parity.passed:
         click.echo(f"Wrote {target}.", err=True)
         return
-    click.echo(f"Nothing was written: parity {parity.verdict}.", err=True)
+    if write_inconclusive and parity.verdict == "inconclusive":
+        click.echo(f"Wrote {target}, though parity is inconclusive.", err=True)
+    else:
+        click.echo(f"Nothing was written: parity {parity.verdict}.", err=True)
     sys.exit(1)
 
 

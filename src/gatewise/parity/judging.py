@@ -5,6 +5,7 @@ Where the two sides are described differently, inputs are looked for that show i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ from gatewise.parity.trials import Feeding
 
 STRONGER = ((32, 9, 1.0), (8, 7, 4.0), (8, 7, 16.0), (8, 7, 64.0), (8, 7, 256.0), (8, 7, 1024.0))
 """Batch, length and scale of the inputs that are fed, too, where a test fault or a difference did not show."""
+
+USUAL = 16.0
+"""Up to which scale an option is to have an effect; where descriptions differ, larger numbers are fed, too."""
 
 NOTHING = 1e-11
 """What moves the outputs by less, relative to the largest, in float64, does not move them."""
@@ -138,21 +142,24 @@ class Judge:
                 self.measure(left, [trial])
 
     def leave_out(self, tried: Sequence[Fault]) -> None:
-        """Leave out the faults that cannot show, whatever the weights, and options that nothing fed can reach."""
+        """Leave out the faults that cannot show, whatever the weights, and those that nothing fed can reach."""
         left = self.unseen(tried)
         ordinary = [self.feeding.draw(self.random, 3, 7, free=self.free, padding=2, again=self.again)]
         ordinary.append(self.feeding.draw(self.random, 8, 7, 4.0, free=self.free, again=self.again))
         others = [self.reference.redrawn(self.random) for _ in range(2)]
-        seen = {fault.layer for fault in tried} - {fault.layer for fault in left}
-        strong = self.candidates() if any(fault.option for fault in left) else []
+        every, missed = Counter(fault.layer for fault in tried), Counter(fault.layer for fault in left)
+        strong = self.candidates()
+        usual = [trial for trial, (*_, scale) in zip(strong, STRONGER, strict=True) if scale <= USUAL]
         hidden, out_of_reach = [], []
         for fault in left:
             if self.blind(others[0], fault.layer, ordinary):
                 continue
             if self.nothing(others, fault, ordinary):
                 hidden.append(fault)
-            elif fault.option and fault.layer in seen and self.nothing([self.reference], fault, strong):
-                out_of_reach.append(fault)
+            elif missed[fault.layer] <= every[fault.layer] / 4 and self.nothing(
+                [self.reference], fault, usual if fault.option else strong
+            ):
+                out_of_reach.append(fault)  # What else is wrong in its layer does show.
         for fault in (*hidden, *out_of_reach):
             del self.found.moved[fault.layer, fault.mistake]
         self.notes += [

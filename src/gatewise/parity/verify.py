@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gatewise.core.between import Input
-from gatewise.core.network import Network
+from gatewise.core.network import Layer, Network
 from gatewise.errors import GatewiseError, SpecError
 from gatewise.parity.compare import SEEN, Comparison
 from gatewise.parity.descriptions import ALONE, hidden_options, unlike_in_training
@@ -56,7 +56,7 @@ def verify(
                 remarks += _descriptions(first.network, second.network)
         unseen = found.unseen
         if found.passed and unseen:
-            parity = conclude(found, "inconclusive", seed, [*notes, *_advice(unseen, found.trials)], remarks)
+            parity = conclude(found, "inconclusive", seed, [*notes, *_advice(unseen, found)], remarks)
         else:
             parity = conclude(found, "passed" if found.passed else "failed", seed, notes, remarks)
     if not gradients and not training_steps:
@@ -167,17 +167,31 @@ def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str], r
     )
 
 
-def _advice(unseen: list[Planted], trials: list[Trial]) -> list[str]:
-    worst = min(unseen, key=lambda each: each.moved)
+def _advice(unseen: list[Planted], found: Comparison) -> list[str]:
+    """Say which test fault would not have been seen, and which input decides."""
+    worst, count = min(unseen, key=lambda each: each.moved), len(unseen)
     told = (
-        f"{len(unseen)} test faults would not have been seen, such as {worst.mistake} in {worst.layer!r}: "
-        f"it moves the outputs by {worst.moved:.2g} tolerances, and {SEEN} are needed."
+        f"{count} test fault{'s' if count != 1 else ''} would not have been seen, such as {worst.mistake} in "
+        f"{worst.layer!r}: it moves the outputs by {worst.moved:.2g} tolerances, and {SEEN} are needed."
     )
-    steps = max((array.shape[1] for trial in trials for array in trial.inputs if array.ndim > 1), default=1)
-    deciding = "Give inputs that the model was made for (inputs=…): real samples"
+    sources = [layer for layer in found.first.side.network.layers if isinstance(layer.spec, Input)]
+    fed = [
+        f"{layer.name!r}, {('batch', *(size or 'any' for size in spec.shape))}, was fed {_range(layer, place, found)}"
+        for place, layer in enumerate(sources)
+        if isinstance(spec := layer.spec, Input)
+    ]
+    steps = max((array.shape[1] for trial in found.trials for array in trial.inputs if array.ndim > 1), default=1)
+    deciding = "Give inputs that the model was made for (inputs=…, --inputs x.npz): real samples"
     deciding += (
         ", and more than one step, or the recurrent kernel plays no part."
         if steps == 1
-        else ", at which its outputs differ from each other."
+        else f", at which {worst.layer!r} gives other outputs from sample to sample."
     )
-    return [told, deciding]
+    return [told, f"{deciding} {'; '.join(fed)}.".replace("'batch'", "batch").replace("'any'", "any")]
+
+
+def _range(layer: Layer, place: int, found: Comparison) -> str:
+    """Return the range of what one input was fed."""
+    arrays = [trial.inputs[place] for trial in found.trials if trial.inputs[place].size]
+    least, most = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+    return f"{'numbers' if not layer.spec.options()['integer'] else 'tokens'} from {least:.3g} to {most:.3g}"
