@@ -156,9 +156,9 @@ class Judge:
                 continue
             if self.nothing(others, fault, ordinary):
                 hidden.append(fault)
-            elif missed[fault.layer] <= every[fault.layer] / 4 and self.nothing(
-                [self.reference], fault, usual if fault.option else strong
-            ):
+                continue
+            share, large = (2, usual) if fault.option else (4, strong)
+            if share * missed[fault.layer] <= every[fault.layer] and self.nothing([self.reference], fault, large):
                 out_of_reach.append(fault)  # What else is wrong in its layer does show.
         for fault in (*hidden, *out_of_reach):
             del self.found.moved[fault.layer, fault.mistake]
