@@ -61,8 +61,8 @@ def transfer(
 
     \b
     gatewise transfer model.keras net.py:Net --output net.safetensors
-    gatewise transfer model.keras "net.py:Net(3, hidden=4)" --pairs lstm_1=encoder -o net.safetensors
-    gatewise transfer state.safetensors other.keras --inputs samples.npz -o filled.keras
+    gatewise transfer model.keras "net.py:Net(3)" --pairs a=b -o n.safetensors
+    gatewise transfer state.safetensors other.keras -o filled.keras
     """
     from gatewise.cli.progress import loading, working
 
