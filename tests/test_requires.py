@@ -38,6 +38,8 @@ CASES = {
     "backwards": (GRU(1, 2, go_backwards=True), "torch", ["gatewise_torch.GRU", "go_backwards=True"]),
     "a dense layer": (Dense(1, 2, activation="relu"), "torch", ["torch.nn.ReLU"]),
     "a convolution": (Conv1D(1, 2, 3, activation="softmax"), "torch", ["torch.nn.Softmax(dim=-1)"]),
+    "a number": (Dense(1, 2, activation="leaky_relu(0.1)"), "torch", ["torch.nn.LeakyReLU(0.1)"]),
+    "a number in keras": (RNN(1, 2, activation="elu(0.5)"), "keras", ["activation='keras.layers.ELU(0.5)'"]),
     "epsilon": (BatchNorm(3), "torch", ["eps=0.001"]),
     "ordinary": (LSTM(1, 2), "torch", []),
     "keras by name": (LSTM(1, 2, activation="relu"), "keras", ["activation='relu'"]),

@@ -22,7 +22,10 @@ _TWO_BIASES = {**_KERNELS, "bias": "bias + recurrent_bias: (1 + 1) (gate units)"
 
 
 # What its classes compute. Two activations need arguments, and fail by name alone.
-_ANY = "* !threshold !glu hard_sigmoid_02=gatewise_keras.functions.hard_sigmoid_02 by"
+_ANY = (
+    "* !threshold !glu hard_sigmoid_02=gatewise_keras.functions.hard_sigmoid_02 elu(#)=keras.layers.ELU(#) "
+    "leaky_relu(#)=keras.layers.LeakyReLU(#) relu(#)=keras.layers.ReLU(#) by"
+)
 _ACTIVATION = {"activation": f"linear {_ANY} activation"}
 _RUN = {
     "merge": "concat * by merge_mode",

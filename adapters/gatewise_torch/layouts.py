@@ -64,7 +64,8 @@ _BEHIND = {
     "activation": "linear "
     + " ".join(f"{name}=torch.nn.{module}" for module, name in ACTIVATION_MODULES.items() if "softmax" not in name)
     + " softmax=torch.nn.Softmax(dim=-1) log_softmax=torch.nn.LogSoftmax(dim=-1)"
-    + " leaky_relu=torch.nn.LeakyReLU(0.2) exponential=torch.exp * behind"
+    + " leaky_relu=torch.nn.LeakyReLU(0.2) exponential=torch.exp"
+    + " elu(#)=torch.nn.ELU(#) leaky_relu(#)=torch.nn.LeakyReLU(#) relu(#)=torch.nn.Hardtanh(0,#) * behind"
 }
 _EPSILON = {"epsilon": "1e-05 * by eps"}
 _GENERAL_OPTIONS = {

@@ -7,6 +7,7 @@ A row is words, the value that the class has of itself first, then perhaps how a
     "after=True before=False by reset_after"   values as the framework writes them
     "tanh * !hard_sigmoid by activation"   anything, but one that the framework does not have
     "linear relu=torch.nn.ReLU * behind"   nothing of itself; another layer behind it (or "ahead" of it)
+    "tanh elu(#)=keras.layers.ELU(#) * by activation"   an activation with a number, which stands for "#"
     "sigmoid=Sigmoid hard_sigmoid=HardSigmoid(activation_alpha=0.2) by activations[0]"
                                            an entry of a list, and what stands in further lists beside it
 """
@@ -33,6 +34,7 @@ class Choice(NamedTuple):
         how: One of ``PLACED``, or nothing where there is no choice.
         attribute: The attribute by which it is chosen.
         places: The places in the list that the attribute is; none where it is no list.
+        numbered: Activation that may have a number → how the framework writes it, ``#`` being the number.
     """
 
     default: Any
@@ -42,6 +44,7 @@ class Choice(NamedTuple):
     how: str
     attribute: str
     places: tuple[int, ...]
+    numbered: dict[str, str]
 
     def allows(self, value: Any) -> bool:
         """Say whether the class can compute a value.
@@ -58,7 +61,12 @@ class Choice(NamedTuple):
 
         >>> choice("after=True before=False by reset_after").native("before")
         False
+        >>> choice("linear elu(#)=torch.nn.ELU(#) * behind").native("elu(0.5)")
+        'torch.nn.ELU(0.5)'
         """
+        name, number = numbered(value) if isinstance(value, str) else ("", None)
+        if number is not None and name in self.numbered:
+            return self.numbered[name].replace("#", f"{number:g}")
         text = self.natives.get(value)
         return value if text is None else literal(text)
 
@@ -98,10 +106,13 @@ def choice(row: str) -> Choice:
         attribute, how = words.pop(), words.pop()
     attribute, _, places = attribute.partition("[")
     natives: dict[Any, str] = {}
+    templates: dict[str, str] = {}
     for word in words:
         value, _, native = word.partition("=")
-        if value != "*" and not value.startswith("!"):
+        if value.endswith("(#)"):
+            templates[value.removesuffix("(#)")] = native
+        elif value != "*" and not value.startswith("!"):
             natives.setdefault(literal(value), native or value)
     refused = tuple(word[1:] for word in words if word.startswith("!"))
     numbers = tuple(int(place) for place in places.rstrip("]").split(",") if place)
-    return Choice(next(iter(natives), None), natives, "*" in words, refused, how, attribute, numbers)
+    return Choice(next(iter(natives), None), natives, "*" in words, refused, how, attribute, numbers, templates)
