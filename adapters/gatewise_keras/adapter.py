@@ -24,6 +24,15 @@ from gatewise_keras.describing import natives as natives
 from gatewise_keras.describing import remarks as described_remarks
 from gatewise_keras.laying import is_several
 from gatewise_keras.reading import HALVES, is_cell
+from gatewise_keras.running import apply as apply
+from gatewise_keras.running import called as called
+from gatewise_keras.running import duplicate as duplicate
+from gatewise_keras.running import example as example
+from gatewise_keras.running import feed as feed
+from gatewise_keras.running import kept_random as kept_random
+from gatewise_keras.running import runs as runs
+from gatewise_keras.running import settled as settled
+from gatewise_keras.running import weights as weights
 
 if TYPE_CHECKING:
     from gatewise.core.inventory import Inventory, Tensor

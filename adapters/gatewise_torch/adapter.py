@@ -43,6 +43,15 @@ from gatewise_torch.layouts import (
     GENERAL_RNN,
     variant,
 )
+from gatewise_torch.running import apply as apply
+from gatewise_torch.running import called as called
+from gatewise_torch.running import duplicate as duplicate
+from gatewise_torch.running import example as example
+from gatewise_torch.running import feed as feed
+from gatewise_torch.running import kept_random as kept_random
+from gatewise_torch.running import runs as runs
+from gatewise_torch.running import settled as settled
+from gatewise_torch.running import weights as weights
 
 if TYPE_CHECKING:
     import torch

@@ -691,6 +691,11 @@ def verify(
 ) -> Parity:
     """Compare two live objects, or files of them, on the same inputs.
 
+    Of models whose layers can be read both are fed in their own order of axes, and test faults show whether the inputs
+    would have told. Anything else that can be called (a module of any class, a subclass of ``keras.Model``, a function
+    around one) needs ``inputs``, which both are given as they are; each weight is changed in turn, and those that
+    change nothing are named.
+
     Args:
         a: The source; its own rounding sets the tolerance.
         b: What should compute the same.
@@ -703,7 +708,13 @@ def verify(
 
     Returns:
         What came out: ``passed``, ``verdict`` (``"passed"``, ``"failed"`` or ``"inconclusive"``), ``outputs``; where it
-        failed ``diagnosis``, the mistakes that keep the two apart; where asked for ``gradients`` and ``training``.
+        failed ``diagnosis``, the mistakes that keep the two apart; where asked for ``gradients`` and ``training``;
+        ``remarks``; and ``basis``, ``"read"`` or ``"called"``. What was only called is inconclusive where a trained
+        weight that takes part in the outputs, and that nothing behind it cancels, changes nothing.
+
+    Raises:
+        UnsupportedModelError: One cannot be read, and no inputs are given to call it with; or it raised when called.
+        SpecError: The inputs are not what the models take.
 
     >>> spec = LSTM(features=3, units=5)
     >>> verify(build(spec, "torch"), build(spec, "keras")).verdict

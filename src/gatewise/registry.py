@@ -32,8 +32,11 @@ from gatewise.errors import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import numpy as np
 
+    from gatewise.arrays.native import Weight
     from gatewise.core.inventory import Inventory, Tensor
     from gatewise.core.network import Network
 
@@ -67,6 +70,33 @@ class ModelAdapter(Adapter, Protocol):
 
     def describe(self, obj: Any) -> Network:
         """Return what an object is, in neutral terms."""
+
+    def runs(self, obj: object) -> bool:
+        """Say whether an object can be called as it is, be it readable or not."""
+
+    def settled(self, obj: Any) -> AbstractContextManager[None]:
+        """Keep an object as in prediction; afterwards its modes, and what it keeps from call to call, are as before."""
+
+    def kept_random(self) -> AbstractContextManager[None]:
+        """Leave the state of the framework's random generators as it was."""
+
+    def feed(self, obj: Any, array: np.ndarray) -> Any:
+        """Return an array as an object takes it."""
+
+    def apply(self, obj: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call an object as a person does."""
+
+    def duplicate(self, obj: Any) -> Any:
+        """Return a copy that shares nothing with an object and does the same, or None where there is none."""
+
+    def called(self, obj: Any) -> Any:
+        """Return the function whose signature says what a call takes, or None."""
+
+    def weights(self, obj: Any) -> dict[str, Weight]:
+        """Return name → each tensor of floats that an object holds, to be changed and put back."""
+
+    def example(self, obj: Any) -> str:
+        """Return the shape of an input that an object may take, or nothing."""
 
     def inventory(self, obj: Any) -> Inventory:
         """Return what an object holds, layers that no spec describes too; layouts are left out."""

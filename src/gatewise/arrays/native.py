@@ -50,6 +50,24 @@ class Built:
     layout: Layout
 
 
+class Weight(NamedTuple):
+    """One tensor of a live object, to be changed and put back.
+
+    Attributes:
+        trainable: Whether training changes it.
+        read: Returns a copy, in float64.
+        write: Takes other values for it.
+        keep: Returns a copy in its own type.
+        restore: Takes what ``keep`` returned, bit for bit.
+    """
+
+    trainable: bool
+    read: Callable[[], np.ndarray]
+    write: Callable[[np.ndarray], None]
+    keep: Callable[[], Any]
+    restore: Callable[[Any], None]
+
+
 def check_builds(layout: Layout, spec: Spec, **only: Collection[Any]) -> None:
     """Raise ``UnsupportedSpecError`` for the first option that a class lacks, be it in its weights or in its arguments.
 

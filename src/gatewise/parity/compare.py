@@ -175,7 +175,7 @@ class Comparison:
         if not self.alike:
             return ()
         names = self.first.side.output_names()
-        return tuple(_output(name, at, self.ours, self.theirs, self.tolerance) for at, name in enumerate(names))
+        return tuple(compare_output(name, at, self.ours, self.theirs, self.tolerance) for at, name in enumerate(names))
 
     @property
     def passed(self) -> bool:
@@ -204,7 +204,7 @@ def _size(array: np.ndarray) -> float:
     return max(1.0, float(finite.max())) if finite.size else 1.0
 
 
-def _output(
+def compare_output(
     name: str, at: int, ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]], tolerance: float
 ) -> OutputParity:
     """Compare one output over all trials; report the trial that is furthest off."""

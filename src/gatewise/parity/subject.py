@@ -14,7 +14,7 @@ from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.plan import plan
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import Recurrent, Spec, outputs_of
-from gatewise.errors import SpecError
+from gatewise.errors import GatewiseError, SpecError, UnsupportedModelError
 from gatewise.live import load, own_layouts, plan_network
 from gatewise.parity.outputs import Pick
 from gatewise.registry import ModelAdapter, owner
@@ -121,12 +121,6 @@ class Side(NamedTuple):
         places = map(source_of, self.network.results)
         return [f"{name}.{outputs_of(self.network[name].spec)[number]}" for name, number in places]
 
-    def compared_layers(self) -> set[str]:
-        """Return the layers on which the outputs that are compared depend."""
-        read = {place for pick in self.picks for place in pick.reads} or range(len(self.network.results))
-        live = Network(self.network.layers, tuple(self.network.results[place] for place in sorted(read))).live
-        return live | {self.network[name].owner for name in live}
-
     def calling(self) -> dict[str, str]:
         """Return how it is called, aspect by aspect, where a person's own call has to mind it."""
         return self.adapter.calling(self.obj) if hasattr(self.adapter, "calling") else {}
@@ -209,9 +203,31 @@ def free_lengths(network: Network) -> Network:
     return network if any(lengths[name][number][-1] is None for name, number in read) else made
 
 
+def opened(obj: Any) -> Any:
+    """Return a live object: itself, or what is in the file of one."""
+    return load(obj) if isinstance(obj, str | Path) else obj
+
+
 def side(obj: Any) -> Side:
     """Return one side of a comparison: a live object, or the file of one."""
-    if isinstance(obj, str | Path):
-        obj = load(obj)
+    obj = opened(obj)
     name, adapter = owner(obj)
     return Side(name, adapter, obj, adapter.describe(obj))
+
+
+def readable(obj: Any) -> Side | GatewiseError:
+    """Return one side of a comparison, or why its layers cannot be read though it may be called.
+
+    What runs code around that of its class, such as a hook, is not what its layers say.
+    """
+    try:
+        owner(obj)
+    except GatewiseError as error:  # no framework's, or that of one whose models nobody reads here
+        return error
+    try:
+        found = side(obj)
+        if hasattr(found.adapter, "check_bare"):
+            found.adapter.check_bare(obj)
+        return found
+    except UnsupportedModelError as error:
+        return error

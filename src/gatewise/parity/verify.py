@@ -10,6 +10,8 @@ import numpy as np
 from gatewise.core.between import Input
 from gatewise.core.network import Layer, Network
 from gatewise.errors import GatewiseError, SpecError
+from gatewise.parity.called import check_outputs_only, refuse_unread, verify_called
+from gatewise.parity.callee import callee
 from gatewise.parity.compare import SEEN, Comparison
 from gatewise.parity.descriptions import ALONE, hidden_options, unlike_in_training
 from gatewise.parity.diagnosis import diagnose
@@ -17,7 +19,7 @@ from gatewise.parity.inputs import for_network, read_inputs
 from gatewise.parity.judging import Judge
 from gatewise.parity.outputs import match, same_outputs
 from gatewise.parity.result import Parity, Planted
-from gatewise.parity.subject import Side, Trial, side
+from gatewise.parity.subject import Side, Trial, opened, readable
 from gatewise.parity.tables import rows_apart
 from gatewise.parity.training import extend
 from gatewise.parity.trials import make_trials
@@ -36,7 +38,13 @@ def verify(
     _check_number("seed", seed)
     _check_number("training_steps", training_steps)
     given = read_inputs(inputs)
-    first, second = side(a), side(b)
+    a, b = opened(a), opened(b)
+    first, second = readable(a), readable(b)
+    if not isinstance(first, Side) or not isinstance(second, Side):
+        if given is None:
+            raise refuse_unread(next(each for each in (first, second) if not isinstance(each, Side)), (a, b))
+        check_outputs_only(gradients=gradients, training_steps=training_steps)
+        return verify_called(callee("source", a, first), callee("target", b, second), given, seed)
     if first.dtype() == "float64" != second.dtype():
         # The second's weights were rounded, so that those of the first have to be, too.
         first = first.twin(second.dtype())

@@ -168,7 +168,11 @@ def verifying(parity: Parity) -> Report:
             _loss_table(parity.training),
             _tensor_table("After training", "may move by", parity.training.weights),
         ]
-    if parity.planted:
+    if parity.planted and parity.basis == "called":
+        least = min(parity.planted, key=lambda each: each.moved)
+        seen = f"{len(parity.planted)} weights were changed, one at a time. The least visible, {least.layer}, "
+        seen += f"changes the outputs by {least.moved:,.0f} × the tolerance."
+    elif parity.planted:
         least = min(parity.planted, key=lambda each: each.moved)
         seen = f"{len(parity.planted)} test faults were tried. The least visible, {least.mistake} in {least.layer!r}, "
         seen += f"moves the outputs by {least.moved:,.0f} tolerances."
