@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import struct
 import threading
 import time
 import zipfile
+from random import Random
 
 import numpy as np
 import pytest
@@ -186,6 +188,17 @@ def test_plain_compressed_arrays_are_read(tmp_path):
     read["a"][0] = 1
 
 
+def test_arrays_of_several_layers_are_told_by_their_prefixes(torch, tmp_path):
+    from gatewise.conversion import convert
+
+    model = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(3, 5, 2), "fc": torch.nn.Linear(5, 1)})
+    for prefix, file in (("", "all.npz"), ("lstm.", "one.npz")):
+        state = {name: each.numpy() for name, each in model.state_dict().items() if name.startswith(prefix)}
+        np.savez(tmp_path / file, **state)
+    refused(lambda: convert("torch", "keras", str(tmp_path / "all.npz"), None, {}), "2 layers", "'lstm' (8), 'fc' (2)")
+    assert convert("torch", "keras", str(tmp_path / "one.npz"), None, {}).plan.spec.layers == 2
+
+
 # ── read once ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -298,6 +311,7 @@ DESCRIPTIONS = {
     "a number as inputs": (network(layer(inputs=[0])), "inputs"),
     "a fraction of units": (network(layer(options={"features": 3, "units": 2.0})), "units"),
     "endless units": (network(layer(options={"features": 3, "units": float("inf")})), "units"),
+    "a layer that reads nothing": (network(layer(inputs=[])), "reads nothing"),
     "an unknown kind": (network(layer(kind="Danse")), "Danse"),
     "a list as a kind": (network(layer(kind=["Dense"])), "kind"),
     "a dictionary as an option": (network(layer(options=LSTM | {"activation": {}})), "activation"),
@@ -380,6 +394,102 @@ def test_long_chains_are_read_in_time(tmp_path, torch):
     with bounded():
         made = gw.Network.from_dict(data)
     assert len(made.layers) == 2_001
+
+
+# ── damage by chance, field by field ────────────────────────────────────────────────────────────────────────────
+
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    3,
+    10**6,
+    2**31,
+    10**12,
+    10**30,
+    0.5,
+    float("inf"),
+    float("nan"),
+    "",
+    "lstm",
+    "os",
+    [],
+    {},
+    [[]],
+]
+
+
+def places(data, before=()):
+    """Yield the place of every value in plain data."""
+    if before:
+        yield before
+    for key in data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ():
+        yield from places(data[key], (*before, key))
+
+
+def damaged(random, data):
+    """Return plain data in which some values are another, gone, doubled or multiplied."""
+    data = copy.deepcopy(data)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        *way, key = random.choice([*places(data)])
+        part = data
+        for step in way:
+            part = part[step]
+        how = random.randrange(5)
+        if how == 0:
+            del part[key]
+        elif how == 1 and isinstance(part, list):
+            part.append(copy.deepcopy(part[key]))
+        elif how == 2 and type(part[key]) is int:
+            part[key] *= random.choice((-1, 2, 1000, 10**6))
+        else:
+            part[key] = copy.deepcopy(random.choice(ODD))
+        if not data:
+            break
+    return data
+
+
+@pytest.fixture(scope="module")
+def sound(saved, tmp_path_factory):
+    """A file of each kind that holds a model."""
+    folder = tmp_path_factory.mktemp("sound")
+    model = gw.load(saved)
+    gw.save(gw.port(model, to="torch"), folder / "m.safetensors")
+    return {".keras": saved, ".safetensors": folder / "m.safetensors"}
+
+
+def damaged_file(random, sound, folder):
+    """Return a file in which the description, the header or the config is damaged."""
+    suffix = random.choice((".safetensors", ".safetensors", ".safetensors", ".keras"))
+    path = folder / f"damaged{suffix}"
+    if suffix == ".keras":
+        return rewritten(sound[suffix], path, lambda config: damaged(random, config))
+    data = sound[suffix].read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    if random.random() < 0.3:
+        header = damaged(random, header)
+    else:
+        about = damaged(random, json.loads(header["__metadata__"]["gatewise"]))
+        header["__metadata__"]["gatewise"] = json.dumps(about)
+    path.write_bytes(safetensors(header, body))
+    return path
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 2_000), marks=pytest.mark.long)], ids=["few", "many"]
+)
+def test_damaged_files_are_refused_or_read(seeds, sound, tmp_path, torch):
+    refusals = 0
+    for seed in seeds:
+        path = damaged_file(Random(seed), sound, tmp_path)
+        with bounded():
+            try:
+                gw.load(path)
+            except gw.GatewiseError:
+                refusals += 1
+    assert refusals > len(seeds) // 3
 
 
 # ── Keras's files ───────────────────────────────────────────────────────────────────────────────────────────────

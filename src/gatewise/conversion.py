@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from gatewise.core.infer import infer
 from gatewise.core.layout import Layout, store
 from gatewise.core.plan import Plan, plan
 from gatewise.core.spec import KINDS, Spec
-from gatewise.errors import FileError, GatewiseError, ShapeError
+from gatewise.errors import FileError, GatewiseError, ShapeError, WeightsError
 from gatewise.registry import framework, layout
 
 if TYPE_CHECKING:
@@ -55,13 +56,29 @@ def convert(source: str, target: str, weights: str, output: str | None, options:
             f"{weights} holds no arrays.", f"Expected the weights of a layer of {source}.", "Was it saved whole?"
         )
     given = {name: value for name, value in options.items() if value is not None and name != "cell"}
-    spec, there, arrays = identify(source, local_names(read), options.get("cell"), given)
+    try:
+        spec, there, arrays = identify(source, local_names(read), options.get("cell"), given)
+    except WeightsError as error:
+        raise _of_several(weights, read) or error from None
     done = plan(spec, there, layout(target, spec))
     made = done.apply(arrays)
     warnings = _not_finite(arrays)
     if output is not None:
         checkpoints.save(output, made)
     return Conversion(done, made, warnings)
+
+
+def _of_several(weights: str, arrays: Mapping[str, Any]) -> FileError | None:
+    """Return the error for arrays of several layers, by what their names begin with; None where they are of one."""
+    counted = Counter(re.split(r"[./]", name)[0] for name in arrays if re.search(r"[./]", name))
+    if len(counted) < 2:
+        return None
+    listed = ", ".join(f"{prefix!r} ({number})" for prefix, number in list(counted.items())[:8])
+    return FileError(
+        f"{weights} holds arrays of {len(counted)} layers, not of one: {listed}{', …' if len(counted) > 8 else ''}.",
+        "One layer is mapped at a time; its arrays are told by what their names begin with.",
+        "Save the arrays of one of them alone, or bring the whole model over with gw.port or gw.transfer.",
+    )
 
 
 def _same_file(first: str, second: str) -> bool:

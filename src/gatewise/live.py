@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewise import arguments, checkpoints
 from gatewise.arguments import path_of
-from gatewise.core.between import Input
+from gatewise.core.between import Constant, Input
 from gatewise.core.layout import CANONICAL, Layout
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import Plan, Step, Verdict, plan
@@ -308,6 +308,9 @@ def _description(name: str, contents: checkpoints.Contents) -> _Description:
         if not kept.network.layers or kept.form not in FORMS or not holds_models(kept.framework):
             raise ValueError(f"{kept.framework} {kept.form} of {len(kept.network.layers)} layers")
         _check_enough(name, kept.network, contents)
+        for layer in kept.network.layers:
+            if not layer.inputs and not isinstance(layer.spec, Input | Constant):
+                raise ValueError(f"layer {layer.name!r} reads nothing")
         own_layouts(kept.framework, kept.network, kept.form)
         shapes(kept.network)
     except FileError:
