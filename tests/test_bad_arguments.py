@@ -48,10 +48,22 @@ def _good(torch, folder):
         "load": {"path": file, "to": "torch"},
         "mapping": {"spec": spec, "source": "keras", "target": "torch"},
         "option": {"name": "units"},
-        "port": {"obj": layer, "to": "torch", "inputs": np.zeros((4, 3)), "second_bias": "frozen", "dtype": "float32"},
+        "port": {
+            "obj": layer,
+            "to": "torch",
+            "inputs": np.zeros((4, 3)),
+            "second_bias": "frozen",
+            "dtype": "float32",
+            "batch_first": True,
+        },
         "port_file": {"source": file, "target": folder / "b.safetensors", "second_bias": "frozen"},
+        "port_report": {"obj": gw.port(layer, to="torch")},
         "save": {"obj": layer, "path": folder / "c.safetensors"},
         "solve": {"total": 40, "framework": "torch", "features": 3, "units": 2, "cell": "LSTM"},
+        "transfer": {"source": layer, "target": torch.nn.Linear(3, 2), "second_bias": "frozen"},
+        "inspect": {"obj": layer},
+        "map_weights": {"spec": spec, "source": "keras", "target": "torch"},
+        "tabulate": {"path": folder / "cases.toml"},
         "vary": {"spec": spec, "sizes": "units=1:3"},
     }
 

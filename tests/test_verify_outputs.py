@@ -76,6 +76,7 @@ def test_what_both_give_is_compared(keras, torch, kind, options, bidirectional):
     assert [found.layer for found in parity.diagnosis] == [gw.describe(there).layers[-1].name]
 
 
+@pytest.mark.filterwarnings("ignore:The source returns states:gatewise.PortWarning")
 def test_a_stack_against_the_last_output_of_a_chain(keras, torch):
     there = torch_layer(torch, "GRU", num_layers=2)
     ported = gw.port(there, to="keras")

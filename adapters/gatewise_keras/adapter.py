@@ -258,6 +258,14 @@ def calling(obj: Any) -> dict[str, str]:
     found = {"axes": "batch first"}
     if isinstance(obj, keras.layers.RNN | keras.layers.Bidirectional) and not is_several(obj) and obj.return_state:
         found["states"] = "one array of (batch, units) for each state"
+    if is_cell(obj):
+        states = "[h, c]" if "LSTM" in type(obj).__name__ else "[h]"
+        found["cell"] = f"cell(input, {states}) → (h, {states})"
+    if isinstance(obj, keras.Model):
+        kinds = _state_kinds(obj)
+        if kinds:
+            found["states"] = f"{', '.join(kinds)} of (batch, layers × directions, units)"
+        found["rank"] = " and ".join(f"{len(source.shape)} axes" for source in obj.inputs)
     return found
 
 

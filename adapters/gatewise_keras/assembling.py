@@ -11,6 +11,7 @@ import numpy as np
 from gatewise.core.between import Constant, Dot, Input, Merge, Operation, Remask
 from gatewise.core.network import Layer, Network, Rule, source_of
 from gatewise.core.spec import RUN, Attending, Recurrent, Spec, outputs_of
+from gatewise.core.tree import pack
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.describing import executed
@@ -38,12 +39,15 @@ def assemble(
     tensors = assembly.run(network.layers, {})
     outputs = [tensors[name][number] for name, number in map(source_of, network.results)]
     structure: Any = outputs[0] if len(outputs) == 1 else outputs
+    if network.gives is not None:
+        structure = pack(network.gives, outputs)
     kinds = [outputs_of(network[name].spec)[number] for name, number in map(source_of, network.results)]
     front = sum("state_" not in kind for kind in kinds)
+    last = source_of(network.results[0])[0]
     if form == "stack" and front < len(outputs):
-        structure = _stacked(network.weighted[0].spec, outputs[:front], outputs[front:], dtype)
-    inputs = assembly.inputs
-    model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, structure)
+        structure = _stacked(network[last].spec, outputs[:front], outputs[front:], dtype)
+    inputs: Any = assembly.inputs[0] if len(assembly.inputs) == 1 else assembly.inputs
+    model = keras.Model(inputs if network.takes is None else pack(network.takes, assembly.inputs), structure)
     models = [*assembly.within, (model, assembly.used)]
     if not ordered and not all(_is_ordered(one, uses) for one, used in models for uses in used.values()):
         return assemble(network, dtype=dtype, form=form, ordered=True)

@@ -14,6 +14,7 @@ import numpy as np
 from gatewise.core.between import FUNCTIONS, Constant, Dot, Flip, Input, Masking, Merge, Operation, Softmax
 from gatewise.core.network import LEFT_STATES, Layer, Network, source_of
 from gatewise.core.spec import Attending, Dense, Embedding, Norm, Recurrent, Spec, outputs_of
+from gatewise.core.tree import Tree
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras.laying import Laying, laid, parts, specs_of
 from gatewise_keras.operations import ORDERS, operation_of
@@ -24,6 +25,7 @@ from gatewise_keras.reading import (
     TOLD,
     all_rules,
     cell_spec,
+    check_masking,
     is_cell,
     is_ours,
     kind_of,
@@ -50,7 +52,7 @@ def describe(obj: Any) -> Network:
         return network
     # Nothing of it is trained, whatever the layers within say of themselves.
     layers = tuple(dataclasses.replace(layer, trainable=False) for layer in network.layers)
-    return Network(layers, network.outputs)
+    return dataclasses.replace(network, layers=layers)
 
 
 def _network_of(obj: Any) -> Network:
@@ -219,7 +221,9 @@ class _Graph(Laying):
             if isinstance(there.spec, Input):
                 self.layers[name] = dataclasses.replace(there, spec=there.spec.replace(integer=True))
         self._leave_out(Network(tuple(self.layers.values()), outputs).live)
-        return Network(tuple(self.layers.values()), outputs)
+        takes = _tree_of(getattr(self.model, "_inputs_struct", None))
+        gives = _tree_of(getattr(self.model, "_outputs_struct", None)) if not states else None
+        return Network(tuple(self.layers.values()), outputs, takes, gives)
 
     def _leave_out(self, live: set[str]) -> None:
         """Leave out what nothing that comes out needs: behind outputs of a model within this one that nobody reads."""
@@ -316,6 +320,8 @@ class _Graph(Laying):
             shapes = [tuple(getattr(each, "shape", ())) for each in sources]
             why = "Query, value and key are tensors of the model with 3 axes, (batch, timesteps, features)."
             raise refusal(operation, "inputs", shapes, why, "One step is a sequence, too: give it that axis.")
+        _check_mask_axes(operation, sources)
+        check_masking(operation, passes=True)
         reads = [self.visit(source, scope) for source in sources]
         axes = {"distributed": len(self._axes)} if self._axes else {}
         automatic = [getattr(source, "_keras_mask", None) for source in sources]
@@ -390,7 +396,9 @@ class _Graph(Laying):
         if isinstance(operation, keras.layers.InputLayer):
             return [self.add(name, self.input_of(operation), ())]
         place = place | ({"distributed": len(self._axes)} if self._axes else {})
+        _check_mask_axes(operation, sources)
         if _is_join(operation):
+            check_masking(operation, passes=True)
             merge = _merge_of(operation, len(sources[0].shape))
             place["masked"] = not is_ours(operation, "Product")
             merged = [self.add(name, merge, reads, **place)]
@@ -502,6 +510,27 @@ class _Graph(Laying):
         return Input(tuple(shape), integer=integer, batch=batch, boolean=kind == "bool")
 
 
+def _tree_of(structure: Any) -> Tree | None:
+    """Return how Keras packs the tensors of a model, in its order; None for one, and for several side by side."""
+    import keras
+
+    flat = keras.tree.flatten(structure)
+    if len(flat) == 1 and structure is flat[0]:
+        return None
+    # A layer that returns its states makes a tuple of what a model lists: unpacked they are the same.
+    if isinstance(structure, list | tuple) and len(structure) == len(flat) > 1:
+        return None
+    return _as_tree(keras.tree.pack_sequence_as(structure, list(range(len(flat)))))
+
+
+def _as_tree(packed: Any) -> Tree:
+    if isinstance(packed, Mapping):
+        return ("dict", *((str(name), _as_tree(each)) for name, each in packed.items()))
+    if isinstance(packed, list | tuple):
+        return ("tuple" if isinstance(packed, tuple) else "list", *map(_as_tree, packed))
+    return int(packed)
+
+
 def _apart(model: Any) -> set[int]:
     """Return the Bidirectional layers of which a direction shares its cell with another layer or direction."""
     import keras
@@ -550,6 +579,41 @@ def _flat_arguments(node: Any) -> list[Any]:
 
     flat: list[Any] = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     return flat
+
+
+def _check_mask_axes(operation: Any, sources: Sequence[Any]) -> None:
+    """Refuse masks that have other axes than the layer that follows them takes.
+
+    Behind TimeDistributed a mask may have as many axes as its tensor, (batch, words, characters) for (batch, words,
+    features). Keras then fails, or where sizes happen to agree takes characters for features; only Concatenate along
+    the features makes a mask of words of it.
+    """
+    import keras
+
+    masks = [(mask, source) for source in sources if (mask := getattr(source, "_keras_mask", None)) is not None]
+    ranks = [(len(mask.shape), len(source.shape)) for mask, source in masks]
+    pools = keras.layers.GlobalAveragePooling1D
+    follows = isinstance(
+        operation,
+        keras.layers.RNN
+        | keras.layers.Bidirectional
+        | keras.layers.BatchNormalization
+        | keras.layers.Attention
+        | pools,
+    )
+    if _is_join(operation):
+        concatenates = isinstance(operation, keras.layers.Concatenate)
+        featurewise = concatenates and operation.axis in (-1, len(sources[0].shape) - 1)
+        # A sum hands its masks on alone; a product and a maximum follow them, and Concatenate lays them end to end.
+        hands_on = _is_sum(operation) or featurewise
+        wrong = not hands_on and any(mask >= value for mask, value in ranks)
+        wrong = wrong or (not featurewise and len({mask for mask, _ in ranks}) > 1)
+    else:
+        wrong = follows and any(mask >= value for mask, value in ranks)
+    if wrong:
+        shapes = [tuple(mask.shape) for mask, _ in masks]
+        why = f"It follows masks of shapes {', '.join(map(str, shapes))}, and takes one number for each step."
+        raise refusal(operation, "mask", "of other axes than its steps", why, "End the mask before it, by x * 1 say.")
 
 
 def _is_mask(tensor: Any, rank: int) -> bool:
@@ -608,6 +672,13 @@ def is_side_by_side(tensor: Any) -> bool:
 
 def _is_plain(name: str, value: Any) -> bool:
     return not name.startswith("_") and name != "name" and isinstance(value, int | float | str | tuple | list | None)
+
+
+def _is_sum(layer: Any) -> bool:
+    """Say whether a layer adds up what it merges, or subtracts it."""
+    import keras
+
+    return isinstance(layer, keras.layers.Add | keras.layers.Average | keras.layers.Subtract)
 
 
 def _is_join(layer: Any) -> bool:

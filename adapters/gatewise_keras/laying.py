@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from gatewise.core.between import Activation, Dot, Dropout, Flip, Merge, Operation, Remask
 from gatewise.core.network import Layer, source_of
-from gatewise.core.spec import Attending, Recurrent, Spec, is_beside, is_one_cell, outputs_of
+from gatewise.core.spec import Attending, Embedding, Recurrent, Spec, is_beside, is_one_cell, outputs_of
 from gatewise_keras.reading import (
     activity_rule,
+    check_masking,
     check_unrolled,
     is_alike,
     is_cell,
@@ -116,6 +117,9 @@ class Laying:
                 layer = dataclasses.replace(layer, resumes=keeper)
         if not layer.shares and native is not None:
             self.natives[name] = native
+        if native is not None and not is_cell(native) and not layer.distributed:
+            passes = layer.passes_mask(not isinstance(spec, Embedding))  # which makes a mask, and hands on none
+            check_masking(native, passes=isinstance(native, self._wrapping()) or passes)
         above = bool(layer.mask) or any(map(self.carries, layer.masked_by))
         self._carries[name] = layer.passes_mask(above)
         self.layers[name] = layer
@@ -142,6 +146,13 @@ class Laying:
             self.penalise(layer, outputs)
         return outputs
 
+    @staticmethod
+    def _wrapping() -> tuple[type, ...]:
+        """Return the classes of layers that say by their own rule which mask goes on from them."""
+        import keras
+
+        return keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed
+
     def penalise(self, layer: Any, outputs: Sequence[str]) -> None:
         """Add a Keras layer's penalty on what it gives to the layers that give it."""
         rule = activity_rule(layer)
@@ -160,6 +171,8 @@ class Laying:
     def _lay(self, layer: Any, name: str, above: str, states: Sequence[str], **place: Any) -> list[str]:
         import keras
 
+        if isinstance(layer, self._wrapping()):
+            check_masking(layer, passes=True)
         masked = place.get("masked", True) and (bool(place.get("mask")) or self.carries(above))
         if masked:
             check_unrolled(layer)

@@ -240,6 +240,14 @@ LIMITS = (
         "ours",
         "Beyond recurrent models: counted and explained, and not ported.",
     ),
+    Limit(
+        "Embedding", "of a token below 0, or beyond its table", "theirs", "A port raises TokenError; backends differ."
+    ),
+    Limit("MaxPooling1D, MaxPooling2D", "of NaN", "theirs", "TensorFlow leaves NaN out, torch hands it on."),
+    Limit("supports_masking", "set by hand", "ours", "Masks go as they do for the layer's class."),
+    Limit("mask", "of other axes than the steps, not concatenated", "theirs", "Keras fails, or takes it for features."),
+    Limit("mask", "given from outside, backwards or on more axes", "ours", "model(x, mask=…) raises there."),
+    Limit("call, compute_mask, …", "replaced on a layer or class", "impossible", "Its code cannot be read."),
     Limit("axis", "other than the last, of a normalisation", "ours", "Features lie on the last axis."),
     Limit("data_format", "channels_first", "ours", "Features lie on the last axis, of sequences and of images."),
     Limit(

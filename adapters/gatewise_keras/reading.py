@@ -122,6 +122,21 @@ def check_unrolled(layer: Any) -> None:
             raise refusal(layer, "unroll", True, why, "Use unroll=False, which zeroes the steps that are masked.")
 
 
+def check_masking(layer: Any, *, passes: bool) -> None:
+    """Refuse a layer whose ``supports_masking`` was set by hand, so that it hands masks on otherwise than its class.
+
+    Args:
+        layer: A layer.
+        passes: Whether a mask goes on from its class.
+    """
+    default = getattr(layer.compute_mask, "_is_default", False)
+    if layer.supports_masking == passes or (layer.supports_masking and not default):
+        return
+    why = f"Layers of its class {'hand a mask on' if passes else 'end a mask'}, and this one does otherwise."
+    way_out = f"Leave supports_masking={passes}, and mask within the model."
+    raise refusal(layer, "supports_masking", layer.supports_masking, why, way_out)
+
+
 def stack_specs(layer: Any, *, turned: bool) -> list[Recurrent]:
     """Return a spec for each cell that is stacked in one layer.
 

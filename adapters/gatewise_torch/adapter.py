@@ -16,7 +16,7 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.between import Activation, Constant, Dropout, Input
 from gatewise.core.layout import Layout, check_holds
-from gatewise.core.network import LEFT_STATES, Layer, Network
+from gatewise.core.network import LEFT_STATES, Layer, Network, source_of
 from gatewise.core.spec import (
     GRU,
     LSTM,
@@ -33,6 +33,7 @@ from gatewise.core.spec import (
     outputs_of,
     with_number,
 )
+from gatewise.core.tree import unpack
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch.checks import check_bare as check_bare
 from gatewise_torch.layouts import (
@@ -295,7 +296,15 @@ def chain(obj: Any) -> tuple[Network, dict[str, Any]]:
                     module, f"{here} and not batch_first", "Set batch_first=True; the weights stay as they are."
                 )
             if len(outputs_of(layer.spec)) > 1 and place != places[-1][0]:
-                way_out = "Use gatewise_torch's layer with return_state=False, which takes the same state dict."
+                way_out = (
+                    "Use gatewise_torch's layer with return_state=False, which takes the same state dict. It gives all "
+                    "steps, as this one does: go on taking out[:, -1]."
+                )
+                if layer.spec.bidirectional:
+                    way_out += (
+                        " Do not set return_sequences=False in its place: of the backward direction that is the output "
+                        "behind its last step, out[:, 0], and another function than out[:, -1]."
+                    )
                 raise _refusal(module, f"{here} and gives more than the next one can read, such as states", way_out)
         first = next((known for known, other in modules.items() if other is module), "")
         if first:
@@ -394,7 +403,8 @@ def _with_frozen(model: Any) -> Network:
         trainable = not parameters or any(parameter.requires_grad for parameter in parameters)
         trainable = trainable and not getattr(native, "frozen", False)
         layers.append(dataclasses.replace(layer, trainable=trainable))
-    return Network(tuple(layers), model.network.outputs)
+    network: Network = model.network
+    return dataclasses.replace(network, layers=tuple(layers))
 
 
 def is_general(obj: Any) -> bool:
@@ -479,20 +489,29 @@ def remarks(obj: Any) -> list[str]:
     ]
     if hasattr(obj, "native"):
         return [*said, *_unread(obj.network)]
-    if not getattr(obj, "batch_first", True):
-        name = type(obj).__name__.lower()
-        said.append(f"{name}: batch_first=False; a port has the batch first, also in its states, and time second.")
     return said
 
 
 def calling(obj: Any) -> dict[str, str]:
     """Return how a module is called, by aspect."""
-    if form(obj) != "stack":
-        return {"axes": "batch first"}
-    name = "h_n, c_n" if type(obj).__name__ == "LSTM" else "h_n"
-    states = f"{name} of (layers × directions, batch, units)" if getattr(obj, "return_state", True) else ""
-    axes = "batch first" if obj.batch_first else "time first (batch_first=False)"
-    return {"axes": axes} | ({"states": states} if states else {})
+    found = {"axes": "batch first"}
+    if form(obj) == "cell":
+        pair = type(obj).__name__ == "LSTMCell"
+        return found | {"cell": "cell(input, (h, c)) → (h, c)" if pair else "cell(input, h) → h"}
+    if form(obj) == "stack":
+        last = list(_unnested(obj))[-1][1] if is_chain(obj) else obj
+        name = "h_n, c_n" if type(last).__name__ == "LSTM" else "h_n"
+        if getattr(last, "return_state", True):
+            found["states"] = f"{name} of (layers × directions, batch, units)"
+        if not last.batch_first:
+            found["axes"] = "time first (batch_first=False)"
+    elif hasattr(obj, "native") and any(
+        "state_" in outputs_of(obj.network[name].spec)[number] for name, number in map(source_of, obj.network.results)
+    ):
+        found["states"] = "one array of (batch, units) for each state"
+    if is_chain(obj) and not any(isinstance(layer.spec, Recurrent) for layer in chain(obj)[0].layers):
+        found["rank"] = "any number of axes"
+    return found
 
 
 def _unread(network: Network) -> Iterator[str]:
@@ -508,7 +527,11 @@ def _unread(network: Network) -> Iterator[str]:
 
 def form(obj: Any) -> str:
     """Say how an object is called: as a stack with its states side by side, or as a model."""
-    if hasattr(obj, "native") or is_chain(obj):
+    if is_chain(obj):
+        last = list(_unnested(obj))[-1:]
+        stacked = [hasattr(one, "num_layers") and getattr(one, "return_state", True) for _, one in last]
+        return "stack" if stacked == [True] else "model"
+    if hasattr(obj, "native"):
         return "model"
     return "stack" if hasattr(obj, "num_layers") else "cell" if hasattr(obj, "hidden_size") else "layer"
 
@@ -531,7 +554,8 @@ def assemble(network: Network, *, dtype: str = "float32", form: str = "model") -
         assert isinstance(last.spec, Recurrent)
         cell = make_cell(last.spec, kind).eval()
         return cell, {last.name: cell}
-    bare = form == "stack" or (form == "layer" and alone_will_do and not options.get("mask_zero"))
+    single = sum(not isinstance(layer.spec, Input) for layer in network.layers) == 1
+    bare = (form == "stack" and single) or (form == "layer" and alone_will_do and not options.get("mask_zero"))
     if bare and len(network.weighted) == 1:
         # Alone, torch's own layer gives all it has: every output, both directions side by side, and the states.
         usual = {"go_backwards": False, "return_sequences": True, "return_state": True}
@@ -584,10 +608,13 @@ def outputs(
         pair = type(obj).__name__ == "LSTMCell"
         new = obj(given[0], None if start is None else tuple(start) if pair else start[0])
         return [new[0], *new] if pair else [new, new]
-    if form(obj) != "stack":
+    if is_chain(obj) or form(obj) != "stack":
         made = obj(*given, **({"states": start} if start is not None else {}))
         if is_chain(obj):
             return _flat(made, list(_unnested(obj))[-1][1])
+        tree = obj.network.gives if hasattr(obj, "native") else None
+        if tree is not None:
+            return unpack(tree, made) or []
         return made if isinstance(made, list) else [made]
     time_first = not obj.batch_first
     source = given[0].transpose(0, 1) if time_first else given[0]

@@ -29,7 +29,8 @@ from gatewise.core.between import (
 )
 from gatewise.core.network import Layer, Network, source_of
 from gatewise.core.spec import Attending, BatchNorm, Conv, Dense, Embedding, LayerNorm, Recurrent, Spec, is_beside
-from gatewise.errors import ShapeError
+from gatewise.core.tree import pack, unpack, written
+from gatewise.errors import ShapeError, TokenError, UnsupportedModelError
 from gatewise_torch.activations import activation
 from gatewise_torch.attention import dotted, softmaxed
 from gatewise_torch.operations import operated
@@ -229,24 +230,26 @@ class Model(nn.Module):
             if module is not self and hasattr(module, "reset_state"):
                 cast(Any, module).reset_state()
 
-    def forward(self, *inputs: Tensor, states: Sequence[Tensor] | None = None) -> Any:
+    def forward(self, *inputs: Any, states: Sequence[Tensor] | None = None, mask: Any = None, **named: Tensor) -> Any:
         """Run the network.
 
         Args:
-            inputs: One tensor for each input, batch first.
+            inputs: One tensor for each input, batch first: ``model(a, b)`` or ``model([a, b])``; or one dict of them,
+                by the names of the inputs or as the model that it came from takes them.
             states: Initial states for the one recurrent layer of the network, (batch, size) each.
+            mask: As Keras takes it, ``model(x, mask=…)``: (batch, steps), true where a step counts; of several inputs a
+                list with one or None for each.
+            named: The inputs by name: ``model(left=a, right=b)``.
 
         Returns:
-            One tensor, or a list where the network has several outputs.
+            One tensor, or a list where the network has several outputs; or what the model that it came from returns, a
+            tuple or dict, nested as there.
+
+        Raises:
+            ShapeError: The inputs are not those of the network.
+            UnsupportedModelError: It cannot follow a mask from outside.
         """
-        sources = [layer for layer in self.network.layers if isinstance(layer.spec, Input)]
-        if len(inputs) != len(sources):
-            raise ShapeError(
-                f"{len(inputs)} inputs for {len(sources)}.",
-                f"The network reads {', '.join(layer.name for layer in sources)}.",
-                "Give one tensor for each.",
-            )
-        going = _Going(list(inputs), states, {}, {})
+        going = _Going(self._flat(inputs, named), states, {}, {} if mask is None else self._masks_given(mask))
         self.activity = None
         self._walk(self.network.layers, going)
         if self._regularised:
@@ -254,7 +257,58 @@ class Model(nn.Module):
 
             self.activity = activity_penalty(self.network, going.values)
         results = [going.values[name][number] for name, number in map(source_of, self.network.results)]
+        if self.network.gives is not None:
+            return pack(self.network.gives, results)
         return results[0] if len(results) == 1 else results
+
+    def _flat(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> list[Any]:
+        """Return one tensor for each input, in order, however they were given."""
+        names = [layer.name for layer in self.network.sources]
+        given: Any = inputs
+        if len(inputs) == 1 and not named and isinstance(inputs[0], list | tuple | dict):
+            given = inputs[0] if not isinstance(inputs[0], nn.utils.rnn.PackedSequence) else inputs
+        elif named and not inputs:
+            given = named
+        elif named:
+            given = None
+        flat = None
+        if given is not None and self.network.takes is not None:
+            flat = unpack(self.network.takes, given)
+        if flat is None and isinstance(given, Mapping) and set(given) == set(names):
+            flat = [given[name] for name in names]
+        if flat is None and isinstance(given, list | tuple) and len(given) == len(names):
+            flat = list(given)
+        if flat is None:
+            met = "Some inputs by position and some by name" if given is None else f"{len(given)} inputs"
+            if isinstance(given, Mapping):
+                met = f"Inputs named {', '.join(map(repr, given))}"
+            takes = "" if self.network.takes is None else f", or as {written(self.network.takes, names)}"
+            raise ShapeError(
+                f"{met} for {len(names)}.",
+                f"The network reads {', '.join(names)}{takes}.",
+                "Give one tensor for each: in this order, in a list, or each by name.",
+            )
+        return flat
+
+    def _masks_given(self, mask: Any) -> dict[str, Tensor | None]:
+        """Return input → the mask that it is given from outside, or None."""
+        for layer in self.network.layers:
+            if layer.distributed or layer.spec.options().get("go_backwards"):
+                what = "runs on each step of a further axis" if layer.distributed else "reads backwards"
+                raise UnsupportedModelError(
+                    f"A mask from outside is not supported here: layer {layer.name!r} {what}.",
+                    "Model: layers were put together for the masks that the model itself makes.",
+                    "Mask within the source model, by Masking or an Input of dtype='bool', and port it again.",
+                )
+        names = [layer.name for layer in self.network.sources]
+        given = list(mask) if isinstance(mask, list | tuple) else [mask]
+        if len(given) != len(names) or not all(each is None or isinstance(each, Tensor) for each in given):
+            raise ShapeError(
+                f"{len(given)} masks for {len(names)} inputs.",
+                f"The network reads {', '.join(names)}; a mask is a tensor (batch, steps), or None.",
+                "Give one for each input: mask=[a, None].",
+            )
+        return {name: None if each is None else each != 0 for name, each in zip(names, given, strict=True)}
 
     def _walk(self, layers: Sequence[Layer], going: _Going) -> None:
         """Run layers, each behind those it reads."""
@@ -295,7 +349,8 @@ class Model(nn.Module):
         """Run one layer on what it reads, and add what it gives."""
         values, masks = going.values, going.masks
         if isinstance(layer.spec, Input):
-            values[layer.name], masks[layer.name] = [_checked(layer.name, layer.spec, going.waiting.pop(0))], None
+            values[layer.name] = [_checked(layer.name, layer.spec, going.waiting.pop(0))]
+            masks.setdefault(layer.name, None)
             return
         if isinstance(layer.spec, Constant):
             values[layer.name], masks[layer.name] = [self.get_buffer(self._names[layer.name])], None
@@ -370,7 +425,10 @@ class Model(nn.Module):
         if isinstance(spec, Embedding):
             # Keras takes tokens of any type, and cuts off what is behind the point.
             tokens = value if value.dtype in (torch.int32, torch.int64) else value.long()
-            return [module(tokens)], (value != 0 if spec.mask_zero else None)
+            try:
+                return [module(tokens)], (value != 0 if spec.mask_zero else None)
+            except IndexError:
+                raise _unknown_token(layer.name, spec, tokens) from None
         if isinstance(spec, Masking):
             mask = (value != spec.mask_value).any(-1)
             return [value * mask.unsqueeze(-1)], mask
@@ -429,6 +487,15 @@ class Model(nn.Module):
     def extra_repr(self) -> str:
         """Say what comes in and out."""
         return f"outputs={list(self.network.results)}"
+
+
+def _unknown_token(name: str, spec: Embedding, tokens: Tensor) -> TokenError:
+    wrong = tokens[(tokens < 0) | (tokens >= spec.tokens)].flatten()[0].item()
+    return TokenError(
+        f"Layer {name!r} reads the token {wrong}.",
+        f"Its table has {spec.tokens} rows, for the tokens 0 to {spec.tokens - 1}.",
+        "Keras gives some row or zeros for other tokens, by backend and device; map them to one that is known.",
+    )
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -494,6 +561,8 @@ def _recur(
 ) -> list[Tensor]:
     """Run a recurrent layer; return its output, or two where directions stay apart, then its states one by one."""
     start = None if states is None else gather(spec, states)
+    if mask is not None and type(module) in FUSED.values():
+        module = _following_masks(spec, module)  # a mask from outside, where the model itself makes none
     if type(module) in FUSED.values():
         output, state = module(value.flip(1) if spec.go_backwards else value, start)
         halves = list(torch.split(output, spec.state, -1)) if spec.bidirectional else [output]
@@ -505,6 +574,15 @@ def _recur(
         output, state = module(value, start, mask=mask)
         outputs = list(output) if isinstance(output, tuple) else [output]
     return outputs + (spread(state) if spec.return_state else [])
+
+
+def _following_masks(spec: Recurrent, module: nn.Module) -> nn.Module:
+    """Return the general layer with the parameters of torch's own, which takes no mask."""
+    with torch.device("meta"):
+        general = make(spec, masked=True)
+    for name, parameter in module.named_parameters():
+        setattr(general, name, parameter)
+    return general.train(module.training)
 
 
 def merged(halves: list[Tensor], merge: str | None) -> list[Tensor]:
@@ -576,6 +654,9 @@ def _mask_of_several(layer: Layer, values: Sequence[Tensor], masks: Sequence[Ten
         )
     if len(known) < len(masks):
         return None
+    if layer.spec.merge == "concat":
+        # A mask of as many axes as its tensor, as of the characters of words, counts where any of it does.
+        known = [mask.any(-1) if mask.ndim == value.ndim else mask for mask, value in zip(known, values, strict=True)]
     made = known[0]
     for mask in known[1:]:
         made = made | mask

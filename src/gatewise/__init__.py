@@ -28,8 +28,10 @@ from gatewise.errors import (
     GatewiseError,
     ImpossiblePlanError,
     LayoutError,
+    PortWarning,
     ShapeError,
     SpecError,
+    TokenError,
     TransferError,
     UnknownFrameworkError,
     UnsupportedCellError,
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from gatewise.core.teach import Equations, Growth, Option
     from gatewise.inspecting import Inspection
     from gatewise.parity.result import Parity
+    from gatewise.port_reports import PortReport
     from gatewise.registry import FrameworkRecord
     from gatewise.transfers.result import Transfer
 
@@ -124,6 +127,8 @@ __all__ = [
     "Permute",
     "Plan",
     "Pool",
+    "PortReport",
+    "PortWarning",
     "Remask",
     "Repeat",
     "Rescale",
@@ -134,6 +139,7 @@ __all__ = [
     "Solutions",
     "Spec",
     "SpecError",
+    "TokenError",
     "Transfer",
     "TransferError",
     "UnknownFrameworkError",
@@ -158,6 +164,7 @@ __all__ = [
     "option",
     "port",
     "port_file",
+    "port_report",
     "save",
     "solve",
     "tabulate",
@@ -201,6 +208,7 @@ _HOMES = {
     "Rescale": "core.between",
     "Reshape": "core.between",
     "Softmax": "core.between",
+    "PortReport": "port_reports",
     "Solution": "core.solve",
     "Solutions": "core.solve",
     "Transfer": "transfers.result",
@@ -617,34 +625,76 @@ def inspect(obj: Any) -> Inspection:
     return inspected(obj)
 
 
-def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Any:
+def port(
+    obj: Any,
+    to: str,
+    inputs: Any = None,
+    *,
+    second_bias: str = "frozen",
+    dtype: str | None = None,
+    batch_first: bool = True,
+) -> Any:
     """Port a live layer or model to another framework.
 
     Args:
         obj: A Keras layer or model, one of torch's layers that are supported, or a model that gatewise built.
         to: ``"torch"`` or ``"keras"``.
-        inputs: Example inputs, as ``verify`` takes them; they are checked against what the model reads.
+        inputs: Example inputs, as ``verify`` takes them; they are checked against what the model reads, and say how
+            many axes its inputs have where the source takes any number.
         second_bias: Where the target has a bias that the source lacks, it is zero and, so that training goes on as in
             the source, ``"frozen"``; ``"trainable"`` frees it.
         dtype: Type of the new weights, such as ``"float64"``; that of the source unless said.
+        batch_first: Whether a port has the batch as its first axis where the source has time there. To keep the
+            source's axes is refused: no port does it.
 
     Returns:
         A new object, called like the source: in eval mode, on the CPU, frozen where the source is, sharing no memory.
-        ``verify`` proves it.
+        ``verify`` proves it, and ``port_report`` says what was done.
 
     Raises:
         UnsupportedModelError: A layer or option is not supported; it is named.
         ImpossiblePlanError: The target has no such function.
         SpecError: The inputs are not what the model reads.
 
+    Warns:
+        PortWarning: A call of the new object differs from one of the source: in axes, nesting or states.
+
     >>> import torch
-    >>> layer = port(torch.nn.LSTM(3, 5), to="keras")
-    >>> [tuple(output.shape) for output in layer.outputs]
-    [(None, None, 5), (None, 1, 5), (None, 1, 5)]
+    >>> layer = port(torch.nn.Linear(3, 5), to="keras")
+    >>> print(port_report(layer))
+    torch → keras: 1 layers with weights.
+    <BLANKLINE>
+    layer  what it is                  verdict  torch  keras  difference
+    -----  --------------------------  -------  -----  -----  ----------
+    dense  Dense(features=3, units=5)  exact       20     20           0
+    total                                          20     20           0
     """
+    import warnings
+
     from gatewise.live import port
 
-    return port(obj, to, inputs, second_bias=second_bias, dtype=dtype).result
+    done = port(obj, to, inputs, second_bias=second_bias, dtype=dtype, batch_first=batch_first)
+    for text in done.calls:
+        warnings.warn(text, PortWarning, stacklevel=2)
+    return done.result
+
+
+def port_report(obj: Any) -> PortReport:
+    """Say what was done for a port: verdicts of its layers, what is frozen, what to know, how a call differs.
+
+    Args:
+        obj: What ``port`` returned, the very object.
+
+    Raises:
+        GatewiseError: ``port`` did not return this object.
+
+    >>> import torch
+    >>> port_report(port(torch.nn.Linear(3, 5), to="keras")).plans["dense"].verdict.name
+    'EXACT'
+    """
+    from gatewise.port_reports import report_of
+
+    return report_of(obj)
 
 
 def port_file(

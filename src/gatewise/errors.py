@@ -10,6 +10,7 @@
     ├── UnsupportedModelError   an object or model with something in it that is not supported
     ├── WeightsError            arrays that do not fit a layout: a name is missing or unknown
     │   └── ShapeError          … or a shape is another one
+    ├── TokenError              a token for which an embedding has no row; is an IndexError, too
     ├── ImpossiblePlanError     the two layers are different functions
     ├── TransferError           two models whose layers do not pair, or whose outputs differ once they have
     └── FileError               a file that cannot be read or written
@@ -103,6 +104,10 @@ class ShapeError(WeightsError):
     """An array whose shape is not the one that the layout gives it."""
 
 
+class TokenError(GatewiseError, IndexError):
+    """A token for which an embedding has no row."""
+
+
 class ImpossiblePlanError(GatewiseError):
     """No weights make the two layers compute the same, or these weights do not."""
 
@@ -119,6 +124,10 @@ class TransferError(GatewiseError):
 
 class FileError(GatewiseError):
     """A file that cannot be read or written."""
+
+
+class PortWarning(UserWarning):
+    """A port is not called as its source is: axes, nesting or names differ; ``port_report`` says it, too."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

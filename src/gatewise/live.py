@@ -17,7 +17,8 @@ from gatewise.core.network import Layer, Network
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.shapes import shapes
 from gatewise.core.spec import Attending, Embedding, Norm, Recurrent, Spec
-from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, WeightsError
+from gatewise.errors import FileError, GatewiseError, ImpossiblePlanError, UnsupportedModelError, WeightsError
+from gatewise.port_reports import PortReport, call_differences, keep
 from gatewise.registry import ModelAdapter, adapter, holds_models, layout, live_layout, model_adapter, owner
 from gatewise.stages import stage
 
@@ -37,16 +38,10 @@ FORMS = ("model", "layer", "cell", "stack")
 
 
 class Port(NamedTuple):
-    """A port, and what was done for it.
+    """A port, and what was done for it; see ``PortReport`` for the other attributes.
 
     Attributes:
-        source: The framework it comes from.
-        target: The framework it went to.
-        network: What was ported, in neutral terms.
         result: The new object.
-        plans: Layer → plan.
-        frozen: Layer → tensors of the target that training does not change.
-        remarks: What a person should know, a sentence each.
     """
 
     source: str
@@ -56,9 +51,18 @@ class Port(NamedTuple):
     plans: dict[str, Plan]
     frozen: dict[str, tuple[str, ...]]
     remarks: tuple[str, ...]
+    calls: tuple[str, ...]
 
 
-def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", dtype: str | None = None) -> Port:
+def port(
+    obj: Any,
+    to: str,
+    inputs: Any = None,
+    *,
+    second_bias: str = "frozen",
+    dtype: str | None = None,
+    batch_first: bool = True,
+) -> Port:
     """Port a live object; see ``gatewise.port`` for the arguments. Returns the new object with what was done."""
     name, side = owner(obj)
     arguments.framework_name(to, "to")
@@ -67,6 +71,11 @@ def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", 
         arguments.one_of(dtype, DTYPES, "dtype")
     side.check_bare(obj)
     network, form = side.describe(obj), side.form(obj)
+    calling = side.calling(obj)
+    _check_batch_first(batch_first, calling)
+    if inputs is not None and "any" in calling.get("rank", ""):
+        network = _with_axes_of(inputs, network)
+        del calling["rank"]
     shapes(network)
     if inputs is not None:
         from gatewise.parity.inputs import check_inputs
@@ -89,7 +98,39 @@ def port(obj: Any, to: str, inputs: Any = None, *, second_bias: str = "frozen", 
         if tensors:
             target.freeze(made[layer.name], tensors)
             frozen[layer.name] = tensors
-    return Port(name, to, network, result, plans, frozen, (*side.remarks(obj), *_remarks(plans, frozen)))
+    calls = call_differences(calling, target.calling(result))
+    remarks = (*side.remarks(obj), *_remarks(plans, frozen))
+    keep(result, PortReport(name, to, network, plans, frozen, remarks, calls))
+    return Port(name, to, network, result, plans, frozen, remarks, calls)
+
+
+def _with_axes_of(inputs: Any, network: Network) -> Network:
+    """Return a network that takes any number of axes with so many as its example input has."""
+    from gatewise.parity.inputs import read_inputs
+
+    given = read_inputs(inputs)
+    arrays = [array for _, array in given.leaves()] if given is not None else []
+    if len(arrays) != 1 or len(network.sources) != 1:
+        return network  # Which input is missing is said where they are checked.
+    [source] = network.sources
+    spec, last = source.spec, () if source.spec.options()["integer"] else source.spec.options()["shape"][-1:]
+    free = arrays[0].ndim - 1 - len(last)
+    reshaped = replace(source, spec=spec.replace(shape=(None,) * max(free, 0) + last))
+    return replace(network, layers=tuple(reshaped if layer is source else layer for layer in network.layers))
+
+
+def _check_batch_first(batch_first: Any, calling: dict[str, str]) -> None:
+    """Refuse to keep other axes than batch first, which no port does yet."""
+    if not isinstance(batch_first, bool):
+        raise GatewiseError(
+            f"batch_first={batch_first!r:.80} is not a truth value.", "Expected True or False.", "Leave it out."
+        )
+    if not batch_first and not calling["axes"].startswith("batch first"):
+        raise UnsupportedModelError(
+            f"A port that keeps the axes of its source, which is called {calling['axes']}, is not supported.",
+            "Keras's fit and predict cut data along the first axis, and take it for the batch.",
+            "Use batch_first=True, and give the port input.transpose(0, 1).",
+        )
 
 
 def describe(obj: Any) -> Network:

@@ -156,8 +156,8 @@ class ModelAdapter(Adapter, Protocol):
     def calling(self, obj: Any) -> dict[str, str]:
         """Return how an object is called where ``call`` does it otherwise, by aspect.
 
-        Aspects are ``"axes"``, the order of batch and time, ``"inputs"``, how several are given, and ``"states"``, how
-        they are returned.
+        Aspects are ``"axes"``, the order of batch and time; ``"states"``, how they are returned; ``"cell"``, what a
+        bare cell takes and returns; and ``"rank"``, how many axes an input has, where nothing in it has a time axis.
         """
 
     def remarks(self, obj: Any) -> list[str]:

@@ -346,7 +346,13 @@ def _mask_of_several(layer: Layer, values: Sequence[Array], masks: Sequence[Arra
         ]
         return np.concatenate(whole, layer.axis)
     known = [mask for mask in masks if mask is not None]
-    return np.logical_or.reduce(known) if len(known) == len(masks) else None
+    if len(known) < len(masks):
+        return None
+    if layer.spec.merge == "concat":
+        # A mask of as many axes as its tensor, as of the characters of words, counts where any of it does.
+        pairs = zip(known, values, strict=True)
+        known = [np.asarray(mask.any(-1)) if mask.ndim == value.ndim else mask for mask, value in pairs]
+    return np.asarray(np.logical_or.reduce(known))
 
 
 def _mask_behind(layer: Layer, value: Array, mask: Array | None) -> Array | None:

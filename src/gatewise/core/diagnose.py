@@ -777,6 +777,11 @@ def _text(case: Case, slug: str, value: int) -> str:
 ALONE = {
     "direction-doubled": "The layer was counted as one that reads both ways.",
     "stale-variables": "Old sizes were counted with.",
+    "bidirectional-forgotten": "One of the two directions was left out.",
+    "layers-forgotten": "One of the stacked layers alone was counted.",
+    "bias-forgotten": "The biases were left out.",
+    "features-units-exchanged": "Features and units were swapped.",
+    "another-framework": "It was counted as another framework stores it.",
 }
 """What is said of a mistake that changes the layer itself, where the mistake alone gives another number."""
 

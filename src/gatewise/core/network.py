@@ -9,6 +9,7 @@ from gatewise.core.between import WEIGHTLESS, Input, Masking, Merge, Operation, 
 from gatewise.core.record import Record
 from gatewise.core.spec import KINDS, BatchNorm, Embedding, Recurrent, Spec, is_one_cell, outputs_of, unknown_option
 from gatewise.core.spec import source_of as source_of  # what a reference means belongs to networks, too
+from gatewise.core.tree import Tree, from_lists, is_tree_of
 from gatewise.errors import SpecError, nearest
 
 MOST_LAYERS = 3_000
@@ -126,6 +127,8 @@ class Network(Record):
     Attributes:
         layers: The layers, each behind those it reads.
         outputs: What comes out, as references; all that the last layer gives where this is empty.
+        takes: How it is called on its inputs, as a tree over them; None where by one, or by a list of them.
+        gives: How it returns its results, as a tree over them; None where one, or a list of them.
 
     >>> from gatewise.core.spec import LSTM, Dense
     >>> network = Network.chain(LSTM(3, 50), Dense(50, 1))
@@ -135,6 +138,8 @@ class Network(Record):
 
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...] = ()
+    takes: Tree | None = None
+    gives: Tree | None = None
 
     def __post_init__(self) -> None:
         known: dict[str, Spec] = {}
@@ -168,6 +173,13 @@ class Network(Record):
                 )
             known[layer.name] = layer.spec
         self._check_references(known, self.outputs, "The network's output")
+        for tree, count in ((self.takes, len(self.sources)), (self.gives, len(self.results))):
+            if tree is not None and not is_tree_of(tree, count):
+                raise SpecError(
+                    f"{tree!r:.200} is not a tree of {count} values.",
+                    "Network: takes is a tree over its inputs, gives one over its results, each value once.",
+                    'Write ("list", 0, 1) or ("dict", ("a", 0), ("b", 1)), or leave it out.',
+                )
 
     def _listed(self) -> str:
         return ", ".join(layer.name for layer in self.layers)
@@ -181,6 +193,11 @@ class Network(Record):
                     f"Network: {self._listed()}; a layer reads layers listed before it.",
                     f"{nearest(name, known)}List each layer behind those it reads.",
                 )
+
+    @property
+    def sources(self) -> tuple[Layer, ...]:
+        """The inputs."""
+        return tuple(layer for layer in self.layers if isinstance(layer.spec, Input))
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -283,7 +300,8 @@ class Network(Record):
             }
             for layer in self.layers
         ]
-        return {"layers": layers, "outputs": list(self.outputs)}
+        trees = {name: tree for name in ("takes", "gives") if (tree := getattr(self, name)) is not None}
+        return {"layers": layers, "outputs": list(self.outputs)} | trees
 
     @classmethod
     def from_dict(cls, data: Any) -> Network:
@@ -303,7 +321,8 @@ class Network(Record):
             entries, outputs = _of(data, dict, "it")["layers"], data["outputs"]
             if len(_of(entries, list, "layers")) > MOST_LAYERS:
                 raise ValueError(f"it has {len(entries):,} layers, and {MOST_LAYERS:,} are the most that are read")
-            return cls(tuple(_layer(entry, kinds) for entry in entries), _words(outputs, "outputs"))
+            trees = (from_lists(data.get(name)) for name in ("takes", "gives"))
+            return cls(tuple(_layer(entry, kinds) for entry in entries), _words(outputs, "outputs"), *trees)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             said = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
             raise SpecError(

@@ -125,6 +125,21 @@ class Side(NamedTuple):
         """Return how it is called, aspect by aspect, where a person's own call has to mind it."""
         return self.adapter.calling(self.obj) if hasattr(self.adapter, "calling") else {}
 
+    def with_axes_of(self, other: Network) -> Side:
+        """Return this side with inputs of as many axes as the other's, where it takes any number of them."""
+        ours, theirs = self.network.sources, other.sources
+        if "any" not in self.calling().get("rank", "") or not len(ours) == len(theirs) == 1:
+            return self
+        [own], [wanted] = ours, theirs
+        if own.spec.options()["integer"] != wanted.spec.options()["integer"]:
+            return self
+        shape = wanted.spec.options()["shape"]
+        if not own.spec.options()["integer"]:
+            shape = (*shape[:-1], *own.spec.options()["shape"][-1:])
+        reshaped = dataclasses.replace(own, spec=own.spec.replace(shape=shape))
+        layers = tuple(reshaped if layer is own else layer for layer in self.network.layers)
+        return self._replace(network=dataclasses.replace(self.network, layers=layers))
+
     def jiggled(self, size: float) -> Side:
         """Return a copy in float64 each weight of which is larger or smaller by so much of itself."""
         made, random = self.twin("float64"), np.random.default_rng(0)

@@ -45,6 +45,7 @@ def verify(
             raise refuse_unread(next(each for each in (first, second) if not isinstance(each, Side)), (a, b))
         check_outputs_only(gradients=gradients, training_steps=training_steps)
         return verify_called(callee("source", a, first), callee("target", b, second), given, seed)
+    first, second = first.with_axes_of(second.network), second.with_axes_of(first.network)
     if first.dtype() == "float64" != second.dtype():
         # The second's weights were rounded, so that those of the first have to be, too.
         first = first.twin(second.dtype())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gatewise.core.plan import Plan
     from gatewise.live import Port
     from gatewise.parity.result import GradientParity, Parity, TrainingParity
+    from gatewise.port_reports import PortReport
     from gatewise.registry import FrameworkRecord
 
 
@@ -224,7 +225,7 @@ def _loss_table(training: TrainingParity) -> Table:
     return Table(title, ["step", "loss here", "loss there", "relative"], rows)
 
 
-def porting(done: Port) -> Report:
+def porting(done: Port | PortReport) -> Report:
     """Lay out a port: each layer with its verdict and its counts on both sides."""
     rows: list[list[object]] = []
     for layer in done.network.weighted:
@@ -241,7 +242,9 @@ def porting(done: Port) -> Report:
     if needed:
         tables.append(Table(f"Used and set in {done.target}", ["layer", "kind", "what", "why"], needed))
     return Report(
-        [f"{done.source} → {done.target}: {len(done.plans)} layers with weights."], tables, join(done.remarks)
+        [f"{done.source} → {done.target}: {len(done.plans)} layers with weights."],
+        tables,
+        join([*done.calls, *done.remarks]),
     )
 
 
