@@ -540,6 +540,109 @@ def test_keras_into_keras(keras):
     np.testing.assert_allclose(first(given), second(given), atol=1e-6)
 
 
+def lstm_step(gates, c, order):
+    import torch
+
+    part = dict(zip(order, gates.chunk(4, -1), strict=True))
+    c = torch.sigmoid(part["f"]) * c + torch.sigmoid(part["i"]) * torch.tanh(part["g"])
+    return torch.sigmoid(part["o"]) * torch.tanh(c), c
+
+
+@pytest.mark.parametrize("how", ["list", "two", "one", "gates"])
+def test_an_lstm_written_by_hand(keras, torch, how):
+    """Its gates lie in an order that no shape tells; the outputs do."""
+    from torch import nn
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            if how == "list":
+                shapes = (3, 16), (4, 16), (16,)
+                self.parts = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
+            elif how == "two":
+                self.h2h, self.x2h = nn.Linear(4, 16, bias=False), nn.Linear(3, 16)
+            elif how == "one":
+                self.both = nn.Linear(7, 16)
+            else:
+                self.forget, self.inp, self.cell, self.outp = (nn.Linear(7, 4) for _ in range(4))
+
+        def gates(self, x, h):
+            if how == "list":
+                return x @ self.parts[0] + h @ self.parts[1] + self.parts[2]
+            if how == "two":
+                return self.x2h(x) + self.h2h(h)
+            if how == "one":
+                return self.both(torch.cat([h, x], -1))
+            both = torch.cat([x, h], -1)
+            return torch.cat([gate(both) for gate in (self.outp, self.forget, self.cell, self.inp)], -1)
+
+        def forward(self, x):
+            h = c = torch.zeros(len(x), 4)
+            for step in x.unbind(1):
+                h, c = lstm_step(self.gates(step, h), c, "ofgi")
+            return h
+
+    source = keras.Input((None, 3))
+    model = shaken(keras.Model(source, keras.layers.LSTM(4)(source)))
+    module = Own()
+    gw.transfer(model, module)
+    check(model, module, numbers(4, 6, 3))
+    back = keras.Model(source, keras.layers.LSTM(4)(source))
+    gw.transfer(module, back, inputs=numbers(2, 5, 3))
+    check(back, module, numbers(4, 6, 3))
+
+
+def test_an_image_laid_flat_in_another_order(keras, torch):
+    from torch import nn
+
+    model = shaken(
+        keras.Sequential(
+            [keras.Input((5, 6, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+    )
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(48, 2))
+    gw.transfer(model, module)
+    check(model, module, numbers(2, 5, 6, 3), to_module=lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+def test_six_heads_that_no_order_tells_apart(keras, torch):
+    from torch import nn
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(6))
+
+        def forward(self, x):
+            made = [head(x) for head in self.heads]
+            return torch.cat([made[place] for place in (4, 2, 0, 5, 1, 3)], -1)
+
+    source = keras.Input((4,))
+    model = shaken(keras.Model(source, keras.layers.Concatenate()([keras.layers.Dense(3)(source) for _ in range(6)])))
+    module = Heads()
+    gw.transfer(model, module)
+    check(model, module, numbers(5, 4))
+
+
+def test_free_parameters_whose_axes_no_shape_tells(keras, torch):
+    from torch import nn
+
+    class Free(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w2, self.b2 = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+            self.w1, self.b1 = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return nn.functional.linear(torch.tanh(nn.functional.linear(x, self.w1, self.b1)), self.w2, self.b2)
+
+    first = keras.layers.Dense(4, activation="tanh")
+    model = shaken(keras.Sequential([keras.Input((4,)), first, keras.layers.Dense(4)]))
+    module = Free()
+    gw.transfer(model, module)
+    check(model, module, numbers(5, 4))
+
+
 # ── pairs that do not fit ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -764,6 +867,123 @@ def test_a_mask_that_the_target_lacks_is_named(keras, torch):
     refused(model, Net(), "mask", "padded", "pack_padded_sequence")
     done = gw.transfer(model, Net(), inputs=RANDOM.integers(1, 12, (3, 5)))
     assert done.parity.passed
+
+
+# ── copies made by hand ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def copied(keras, torch):
+    """A Keras model, a module with its weights, and what both are called with."""
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb = nn.Embedding(11, 3)
+            self.rnn = nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+            self.bn = nn.BatchNorm1d(8, eps=1e-3)
+            self.head = nn.Linear(8, 8)
+
+        def forward(self, tokens):
+            seen = self.rnn(self.emb(tokens))[0]
+            return self.head(self.bn(seen.transpose(1, 2)).transpose(1, 2)[:, -1])
+
+    def both(name):
+        return keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True), name=name)
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(11, 3, name="table"),
+                both("low"),
+                both("high"),
+                keras.layers.BatchNormalization(name="norm"),
+                keras.layers.Lambda(lambda x: x[:, -1], output_shape=(8,)),
+                keras.layers.Dense(8, name="dense"),
+            ]
+        )
+    )
+    model.get_layer("norm").moving_variance.assign(np.full(8, 0.01))
+    module, tokens = Net(), RANDOM.integers(0, 11, (3, 6))
+    gw.transfer(model, module, inputs=tokens)
+    return model, module, tokens
+
+
+def exchanged(weight, *order):
+    parts = [part.clone() for part in weight.chunk(len(order))]
+    for part, place in zip(weight.chunk(len(order)), order, strict=True):
+        part.copy_(parts[place])
+
+
+def gates_of_one_kernel(net):
+    exchanged(net.rnn.weight_ih_l0.data, 0, 2, 1, 3)
+
+
+def not_transposed(net):
+    net.head.weight.data = net.head.weight.data.t().clone()
+
+
+def from_the_wrong_layer(net):
+    for name in ("weight_hh", "bias_ih", "bias_hh"):
+        getattr(net.rnn, f"{name}_l1_reverse").data.copy_(getattr(net.rnn, f"{name}_l0_reverse").data)
+
+
+def bias_twice(net):
+    net.rnn.bias_hh_l0.data.copy_(net.rnn.bias_ih_l0.data)
+
+
+def small_epsilon(net):
+    net.bn.eps = 1e-5
+
+
+def statistics_exchanged(net):
+    net.bn.running_mean.copy_(net.bn.running_var)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "layer", "mistake"),
+    [
+        (gates_of_one_kernel, "rnn[0].forward", "gates-exchanged"),
+        (not_transposed, "head", "kernel-transposed"),
+        (from_the_wrong_layer, "rnn[1].backward", "other-layer"),
+        (bias_twice, "rnn[0].forward", "bias-doubled"),
+        (small_epsilon, "bn", "epsilon"),
+        (statistics_exchanged, "bn", "other-layer"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_the_mistake_of_a_copy_is_named(copied, spoil, layer, mistake):
+    import copy
+
+    from gatewise.parity.diagnosis import TEXTS
+    from gatewise.transfers.copies import wrong_copies
+
+    model, module, tokens = copied
+    spoiled = copy.deepcopy(module)
+    spoil(spoiled)
+    before = kept(spoiled)
+    [found] = wrong_copies(model, spoiled, tokens)
+    assert (found.layer, found.mistake) == (layer, mistake)
+    assert repr(layer) in found.text
+    assert found.mistake in TEXTS
+    assert found.after < 1e-5 < found.before
+    assert same(spoiled, before)
+
+
+def test_several_mistakes_of_a_copy_are_named_together(copied):
+    import copy
+
+    from gatewise.transfers.copies import wrong_copies
+
+    model, module, tokens = copied
+    spoiled = copy.deepcopy(module)
+    for spoil in (bias_twice, not_transposed, small_epsilon):
+        spoil(spoiled)
+    found = wrong_copies(model, spoiled, tokens)
+    assert [each.mistake for each in found] == ["bias-doubled", "kernel-transposed", "epsilon"]
+    assert wrong_copies(model, module, tokens) == ()
 
 
 # ── the command line ────────────────────────────────────────────────────────────────────────────────────────────

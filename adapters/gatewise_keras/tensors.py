@@ -57,6 +57,17 @@ DEPTH = 8
 """How deep layers of a user's own may lie in each other."""
 
 
+def path(obj: Any, native: Any, name: str) -> str:
+    """Return the name by which the whole object reads and writes a tensor of one of its layers."""
+    wanted = named(native)[name]
+    return next((key for key, variable in named(obj).items() if variable is wanted), name)
+
+
+def part(obj: Any, name: str) -> Any:
+    """Return the layer of a name, or None."""
+    return next((layer for layer in obj._flatten_layers() if layer.name == name), None)
+
+
 def identity(native: Any, name: str) -> tuple[Any, ...]:
     """Return what two names of one tensor have in common."""
     return (id(named(native)[name]),)
@@ -216,11 +227,21 @@ def parameters_of(obj: Any) -> list[tuple[str, bool]]:
     return []
 
 
-def shapes_of_inputs(obj: Any) -> list[tuple[tuple[int | None, ...], str]] | None:
-    """Return shape and type of each input, with the batch, where an object says them; the type is "" if it does not."""
+def shapes_of_inputs(obj: Any) -> list[tuple[str, tuple[int | None, ...], str]] | None:
+    """Return name, shape and type of each input, with the batch, where an object says them.
+
+    The type is empty if it is not known, and the name where the input is no entry of a dict.
+    """
     inputs = getattr(obj, "inputs", None)
     if inputs:
-        return [(tuple(each.shape), keras.backend.standardize_dtype(each.dtype)) for each in inputs]
+        structure = getattr(obj, "_inputs_struct", None)
+        names = (
+            sorted(structure) if isinstance(structure, dict) and len(structure) == len(inputs) else [""] * len(inputs)
+        )
+        return [
+            (name, tuple(each.shape), keras.backend.standardize_dtype(each.dtype))
+            for name, each in zip(names, inputs, strict=True)
+        ]
     known = getattr(obj, "_build_shapes_dict", None)
     if not known:
         return None
@@ -228,7 +249,7 @@ def shapes_of_inputs(obj: Any) -> list[tuple[tuple[int | None, ...], str]] | Non
     for shape in known.values():
         if not isinstance(shape, tuple | list) or not all(size is None or isinstance(size, int) for size in shape):
             return None
-        shapes.append((tuple(shape), ""))
+        shapes.append(("", tuple(shape), ""))
     return shapes
 
 

@@ -54,6 +54,17 @@ def names_of(obj: nn.Module, items: Sequence[Any]) -> dict[int, tuple[str, ...]]
     return {}
 
 
+def path(obj: nn.Module, native: nn.Module, name: str) -> str:
+    """Return the name by which the whole module reads and writes a tensor of one of its submodules."""
+    place = next((place for place, module in obj.named_modules(remove_duplicate=False) if module is native), "")
+    return f"{place}.{name}".lstrip(".")
+
+
+def part(obj: nn.Module, name: str) -> nn.Module | None:
+    """Return the submodule at a path, or None."""
+    return dict(obj.named_modules()).get(name) if name else None
+
+
 def identity(native: nn.Module, name: str) -> tuple[Any, ...]:
     """Return what two names of one tensor have in common."""
     tensor = stored(native, name)

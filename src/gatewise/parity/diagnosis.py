@@ -55,6 +55,8 @@ TEXTS = {
     "forget-bias-missing": "the 1 is not in the forget gate's bias",
     "forget-bias-twice": "the 1 is in the forget gate's bias twice",
     "rounded": "the weights were rounded to fewer bits",
+    "other-layer": "a layer, or a half of one, has the weights of another",
+    "epsilon": "another epsilon of a normalisation",
     "other-weights": "the weights are others, by no mistake that is known",
     "activation": "another activation",
     "recurrent-activation": "another activation of the gates",
@@ -227,7 +229,7 @@ class _Case:
         known: list[Difference] = []
         eps = max(float(np.finfo(one.dtype()).eps) for one in (self.first, self.second))
         for mine, yours in zip(ours, theirs, strict=True):
-            known += list(_weights_differ(mine, yours, eps))
+            known += list(weights_differ(mine, yours, eps))
         known += list(self.options_differ(ours, theirs))
         wrong = right
         for each in known:
@@ -371,7 +373,7 @@ def _text(clause: str, before: float, after: float, *, last: bool) -> str:
 # ── weights side by side ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]:
+def weights_differ(mine: Unit, yours: Unit, eps: float) -> Iterator[Difference]:
     """Yield what turns the weights of one unit into those of the other, in the order in which it was done."""
     sides = halves(mine.spec)
     split = [

@@ -28,6 +28,9 @@ class Pairing(NamedTuple):
         how: How it was decided.
         sure: Whether it has no rivals.
         orders: For tensors that no layout describes, the order of the source's axes in each.
+        forms: For layers made up of a user's own tensors, which of the possible layouts each side has.
+        flattened: Where a dense layer reads an image laid out flat: the shape that the source laid flat, without the
+            batch, and the order of its axes in the target.
     """
 
     source: Unit
@@ -35,6 +38,8 @@ class Pairing(NamedTuple):
     how: str
     sure: bool
     orders: Orders = ()
+    forms: tuple[int, int] = (0, 0)
+    flattened: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 @dataclass
@@ -59,7 +64,7 @@ def way(pairing: Pairing) -> Plan | None:
         return None
     if source.spec.cell != target.spec.cell:
         return None
-    spec = source.spec
+    spec = target.spec  # A part that the source lacks is filled with what leaves the function alone.
     if not isinstance(spec, Recurrent):
         spec = spec.replace(activation="linear") if "activation" in spec.options() else spec
     return plan(spec, source.layout, target.layout)
@@ -147,11 +152,11 @@ def _check_one_place(
 def _of_layer(source: Side, target: Side, number: int, pairs: Sequence[Pairing], made: Filled) -> dict[str, np.ndarray]:
     """Return the stored tensors of one known layer of the target."""
     item = target.inventory.items[number]
-    spec, layout = item.spec, item.layout
+    spec, form = item.spec, pairs[0].forms[1]
+    layout = target.layout(number, form)
     assert spec is not None
-    assert layout is not None
     stored, canonical = store(layout, spec), CANONICAL[spec.cell]
-    whole = target.canonical(number)
+    whole = target.canonical(number, form)
     for pair in pairs:
         check_possible(pair)
         before = prefix(spec, pair.target.place)
@@ -184,10 +189,12 @@ def _fitted(source: Side, pair: Pairing, notes: list[str]) -> dict[str, np.ndarr
     """Return the canonical parts of a unit of the source as the target's has them."""
     spec = pair.target.spec
     assert spec is not None
-    parts, shapes = source.parts(pair.source), store(CANONICAL[spec.cell], spec).shapes
+    parts, shapes = source.parts(pair.source, pair.forms[0]), store(CANONICAL[spec.cell], spec).shapes
     made: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
-        if name in parts:
+        if name == "kernel" and pair.flattened is not None:
+            made[name] = _turned(parts[name], *pair.flattened).reshape(shape)
+        elif name in parts:
             made[name] = parts[name].reshape(shape)
         elif name in ("mean", "variance"):
             notes.append(f"{pair.target.name}: the source keeps no moving {name}; the target's stays.")
@@ -210,6 +217,12 @@ def _fitted(source: Side, pair: Pairing, notes: list[str]) -> dict[str, np.ndarr
             f"Build {pair.target.name!r} with its {option} ({option}=True).",
         )
     return made
+
+
+def _turned(kernel: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """Return a kernel (units, features) whose features are laid flat in another order of their axes."""
+    units = len(kernel)
+    return kernel.reshape(units, *shape).transpose(0, *(axis + 1 for axis in order)).reshape(units, -1)
 
 
 # ── tensors that no layout describes ────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,12 @@ class Tensors(Protocol):
     def names_of(self, obj: Any, items: Sequence[Item]) -> dict[int, tuple[str, ...]]:
         """Return other names of some of an object's layers, by their places in its inventory."""
 
+    def path(self, obj: Any, native: Any, name: str) -> str:
+        """Return the name by which the object itself reads and writes a tensor of one of its layers."""
+
+    def part(self, obj: Any, name: str) -> Any:
+        """Return the layer that stands at a path in an object, or None."""
+
     def identity(self, native: Any, name: str) -> Hashable:
         """Return what two names of one tensor have in common."""
 
@@ -64,8 +70,8 @@ class Tensors(Protocol):
     def parameters_of(self, obj: Any) -> list[tuple[str, bool]]:
         """Return the names of the arguments of a call, and whether each is needed."""
 
-    def shapes_of_inputs(self, obj: Any) -> list[tuple[tuple[int | None, ...], str]] | None:
-        """Return shape and type of each input, with the batch, where an object says them."""
+    def shapes_of_inputs(self, obj: Any) -> list[tuple[str, tuple[int | None, ...], str]] | None:
+        """Return name, shape and type of each input, with the batch, where an object says them; "" is not known."""
 
     def time_first(self, obj: Any) -> list[str]:
         """Return the layers in it that read the time axis first."""

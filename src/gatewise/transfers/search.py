@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewise.arrays.native import Call
 from gatewise.core.matching import Node, match
 from gatewise.core.spec import Recurrent
-from gatewise.transfers.moving import Pairing, axis_orders, couple, filled
+from gatewise.transfers.composites import composed
+from gatewise.transfers.moving import Orders, Pairing, axis_orders, couple, filled
 from gatewise.transfers.sides import Side, Unit, identities, loosened
 from gatewise.transfers.trials import (
     Compared,
@@ -25,7 +26,7 @@ from gatewise.transfers.trials import (
     side_by_side,
 )
 
-MOST_RUNS, MOST_SECONDS = 600, 90.0
+MOST_RUNS, MOST_SECONDS = 5000, 60.0
 """How often, and how long, a target is run to settle which twin is which."""
 
 OUTPUTS, GIVEN = "outputs", "given"
@@ -48,6 +49,8 @@ def paired(
     ours: Sequence[Unit],
     theirs: Sequence[Unit],
     used: tuple[Mapping[int, int], Mapping[int, int]] = ({}, {}),
+    *,
+    compose: bool = True,
 ) -> tuple[list[Pairing], list[Unit], list[Unit]]:
     """Pair the units of two models; return the pairs and what is left of both.
 
@@ -77,7 +80,29 @@ def paired(
     settle(list(left), list(right))
     pairs[whole:] = _unbroken(pairs[whole:], here, there)
     mine, yours = {pair.source for pair in pairs[whole:]}, {pair.target for pair in pairs[whole:]}
-    return pairs, _rest(here, mine), _rest(there, yours)
+    left, right = _rest(here, mine), _rest(there, yours)
+    if not compose:
+        return pairs, left, right
+    made, rest = composed(target, right, left)
+    if made:
+        right = [*rest, *made]
+        settle_units(pairs, left, right, left, made)
+    else:
+        made, rest = composed(source, left, right)
+        left = [*rest, *made]
+        settle_units(pairs, left, right, made, right)
+    return pairs, left, right
+
+
+def settle_units(
+    pairs: list[Pairing], left: list[Unit], right: list[Unit], mine: Sequence[Unit], yours: Sequence[Unit]
+) -> None:
+    """Pair layers of a user's own with what they are; take the paired out of what is left."""
+    mine, yours = list(mine), list(yours)
+    for found in match([node(each, {}) for each in mine], [node(each, {}) for each in yours]):
+        pairs.append(Pairing(mine[found.first], yours[found.second], found.how, False))
+        left.remove(mine[found.first])
+        right.remove(yours[found.second])
 
 
 def _rest(units: dict[Unit, list[Unit]], used: set[Unit]) -> list[Unit]:
@@ -119,16 +144,40 @@ def _apart(side: Side, left: Iterable[Unit], partnered: Iterable[Unit]) -> dict[
     return made
 
 
-def rivals(pairs: Sequence[Pairing]) -> list[list[int]]:
-    """Return the places of the pairs that could exchange partners, group by group."""
-    found: dict[Hashable, list[int]] = {}
-    for place, pair in enumerate(pairs):
+class Twins(NamedTuple):
+    """Layers of equal sizes on both sides, more than one on one of them: any may be any other's partner."""
+
+    sources: tuple[Unit, ...]
+    targets: tuple[Unit, ...]
+
+
+def rivals(pairs: Sequence[Pairing], left: Sequence[Unit] = (), right: Sequence[Unit] = ()) -> list[Twins]:
+    """Return the layers that could be paired otherwise, group by group; what the user paired is none of them."""
+    found: dict[Hashable, tuple[list[Unit], list[Unit]]] = {}
+    for pair in pairs:
         if pair.how != GIVEN:
-            found.setdefault((pair.source.sizes, pair.target.sizes), []).append(place)
-    return [places for places in found.values() if len(places) > 1]
+            mine, yours = found.setdefault(pair.source.sizes, ([], []))
+            mine.append(pair.source)
+            yours.append(pair.target)
+    for side, units in enumerate((left, right)):
+        for unit in units:
+            if unit.sizes in found:
+                found[unit.sizes][side].append(unit)
+    return [Twins(tuple(mine), tuple(yours)) for mine, yours in found.values() if max(len(mine), len(yours)) > 1]
 
 
 # ── running ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _natives(side: Side) -> dict[int, Any]:
+    """Return the layers whose calls are seen, by the places of their items; a layer of a user's own is its module."""
+    assert side.reach is not None
+    found = {}
+    for number, item in enumerate(side.inventory.items):
+        native = side.reach.part(side.obj, item.name) if number in side.forms else item.native
+        if native is not None:
+            found[number] = native
+    return found
 
 
 class Rehearsal:
@@ -136,10 +185,8 @@ class Rehearsal:
 
     def __init__(self, source: Side, target: Side, feeds: Sequence[Feed], manner: Manner) -> None:
         self.source, self.target, self.feeds = source, target, list(feeds)
-        self.natives = tuple(
-            {number: item.native for number, item in enumerate(side.inventory.items) if item.native is not None}
-            for side in (source, target)
-        )
+        self.natives = _natives(source), _natives(target)
+        self.used: dict[int, int] = {}
         self.ours: list[list[np.ndarray]] = []
         self.calls: list[Call] = []
         for number, feed in enumerate(self.feeds):
@@ -193,6 +240,14 @@ class Rehearsal:
                 break
         return worst
 
+    def score(self, pairs: Sequence[Pairing], manner: Manner) -> float:
+        """Return how far the outputs of the filled copy are from the source's on average, by the first inputs."""
+        [compared], _ = self.run(pairs, manner, number=0)
+        if not compared:
+            return float("inf")
+        apart = [np.abs(np.asarray(each.ours, np.float64) - each.theirs) for each in compared]
+        return float(np.mean([np.nan_to_num(each, nan=1e9, posinf=1e9).mean() for each in apart]))
+
 
 def order_of_use(calls: Sequence[Call]) -> dict[int, int]:
     """Return item → its place in the order of first use."""
@@ -200,109 +255,221 @@ def order_of_use(calls: Sequence[Call]) -> dict[int, int]:
 
 
 def settled(
-    tried: Rehearsal, pairs: Sequence[Pairing], ways: Sequence[Manner], tolerance: float
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], ways: Sequence[Manner], tolerance: float
 ) -> tuple[list[Pairing], Manner, float]:
     """Return the pairing under which the outputs agree, how the target was called, and how far the two are apart.
 
     Where none agrees, what came nearest.
     """
     best: tuple[float, list[Pairing], Manner] = (float("inf"), list(pairs), ways[0])
-    for manner in ways:
-        for candidate in _candidates(tried, pairs, manner):
-            found = tried.away(candidate, manner)
-            if not found >= best[0]:
-                best = found, list(candidate), manner
-            if found <= tolerance or tried.spent:
+    for candidates in (_likely, _formed, _flattened, _climbed, _by_inputs, _every):
+        for manner in ways:
+            for candidate in candidates(tried, best[1] if candidates is _climbed else pairs, twins, manner):
+                found = tried.away(candidate, manner)
+                if not found >= best[0]:
+                    best = found, list(candidate), manner
+                if found <= tolerance or tried.spent:
+                    break
+            if best[0] <= tolerance or tried.spent:
                 break
         if best[0] <= tolerance or tried.spent:
             break
     away, chosen, manner = best
-    moved = {pair.target: pair for pair in chosen}
-    before = {pair.target: pair for pair in pairs}
     if away <= tolerance:
-        ambiguous = {place for group in rivals(chosen) for place in group}
+        before = {(pair.source, pair.target) for pair in pairs if pair.sure}
+        open_targets = {unit for group in twins for unit in group.targets}
         chosen = [
             pair._replace(how=OUTPUTS, sure=True)
-            if place in ambiguous and (not pair.sure or moved[pair.target].source != before[pair.target].source)
+            if pair.target in open_targets and (pair.source, pair.target) not in before
             else pair
-            for place, pair in enumerate(chosen)
+            for pair in chosen
         ]
     return chosen, manner, away
 
 
-def _candidates(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner) -> Iterator[list[Pairing]]:
-    """Yield pairings to be tried, the likeliest first."""
-    yield list(pairs)
-    twins = rivals(pairs)
-    for key in (lambda unit: unit.item, lambda unit: tried_order(tried, unit)):
-        if twins:
-            yield _sorted_by(pairs, twins, key)
-    yield from _turned(pairs)
-    if twins:
-        yield from _by_inputs(tried, list(pairs), twins, manner)
-        count = 0
-        for places in sorted(twins, key=len):
-            for order in itertools.permutations(places):
-                made = list(pairs)
-                for place, other in zip(places, order, strict=True):
-                    made[place] = pairs[place]._replace(source=pairs[other].source)
-                yield made
-                count += 1
-                if count > MOST_RUNS:
-                    return
-        for orders in itertools.islice(itertools.product(*(itertools.permutations(each) for each in twins)), MOST_RUNS):
-            made = list(pairs)
-            for places, order in zip(twins, orders, strict=True):
-                for place, other in zip(places, order, strict=True):
-                    made[place] = pairs[place]._replace(source=pairs[other].source)
-            yield made
+Assigned = dict[Unit, Unit]
+"""Unit of the target → unit of the source."""
 
 
-def tried_order(tried: Rehearsal, unit: Unit) -> tuple[int, ...]:
-    """Return the place of a source's unit in the order of use."""
-    used = order_of_use(tried.calls)
-    return (used.get(unit.item, len(used)), *unit.place)
-
-
-def _sorted_by(pairs: Sequence[Pairing], twins: Sequence[Sequence[int]], key: Any) -> list[Pairing]:
-    """Return a pairing in which the sources of each group of twins stand in another order."""
-    made = list(pairs)
-    for places in twins:
-        ordered = sorted((pairs[place].source for place in places), key=key)
-        there = sorted(places, key=lambda place: (pairs[place].target.item, pairs[place].target.place))
-        for place, unit in zip(there, ordered, strict=True):
-            made[place] = pairs[place]._replace(source=unit)
+def _assigned(pairs: Sequence[Pairing], changes: Assigned, twins: Sequence[Twins]) -> list[Pairing]:
+    """Return a pairing in which twins have other partners; a twin of the target that has none is left out."""
+    open_targets = {unit for group in twins for unit in group.targets}
+    known = {(pair.source, pair.target): pair for pair in pairs}
+    made = [pair for pair in pairs if pair.target not in open_targets]
+    for target, source in changes.items():
+        made.append(known.get((source, target)) or Pairing(source, target, OUTPUTS, False))
     return made
 
 
-def _turned(pairs: Sequence[Pairing]) -> Iterator[list[Pairing]]:
-    """Yield a pairing with other orders of axes, where no layout says which is right."""
-    choices: list[tuple[int, list[Any]]] = []
+def _now(pairs: Sequence[Pairing], twins: Sequence[Twins]) -> Assigned:
+    open_targets = {unit for group in twins for unit in group.targets}
+    return {pair.target: pair.source for pair in pairs if pair.target in open_targets}
+
+
+def _likely(
+    tried: Rehearsal,
+    pairs: Sequence[Pairing],
+    twins: Sequence[Twins],
+    manner: Manner,  # noqa: ARG001
+) -> Iterator[list[Pairing]]:
+    """Yield the pairing that names and order suggest, then those that one of the orders does."""
+    yield list(pairs)
+    by_use = [_by(order_of_use(tried.calls)), _by(tried.used)]
+    for mine, yours in ((_by({}), _by({})), by_use, (by_use[0], _by({}))) if twins else ():
+        changes: Assigned = {}
+        for group in twins:
+            changes |= dict(zip(sorted(group.targets, key=yours), sorted(group.sources, key=mine), strict=False))
+        yield _assigned(pairs, changes, twins)
+
+
+def _by(used: Mapping[int, int]) -> Callable[[Unit], Any]:
+    """Return a key that sorts units by the order of use, and where that is not known by that of definition."""
+    return lambda unit: (used.get(unit.item, len(used)), unit.item, unit.place)
+
+
+def _formed(
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner
+) -> Iterator[list[Pairing]]:
+    """Yield pairings in which layers of a user's own have another of their possible layouts, all of them alike."""
+    sides = tried.source, tried.target
+    count = max((len(forms) for side in sides for forms in side.forms.values()), default=0)
+    for base in _likely(tried, pairs, twins, manner) if count else ():
+        for number in range(count):
+            made = list(base)
+            for place, pair in enumerate(base):
+                most = [len(side.forms.get(unit.item, ())) for side, unit in zip(sides, pair[:2], strict=True)]
+                if any(most):
+                    one, other = (min(number, each - 1) if each else 0 for each in most)
+                    made[place] = pair._replace(forms=(one, other))
+            yield made
+
+
+def _flattened(
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner
+) -> Iterator[list[Pairing]]:
+    """Yield a pairing in which dense layers read an image that the two models lay flat in another order of axes."""
+    ours: dict[int, Call] = {}
+    for call in tried.calls:
+        ours.setdefault(call.number, call)
+    shapes = {each.shape[1:] for call in tried.calls for each in call.outputs if each.ndim > 2}
+    for base in _likely(tried, pairs, twins, manner) if shapes else ():
+        made, changed = list(base), False
+        for place, pair in enumerate(base):
+            if pair.target.spec is None or pair.target.spec.cell != "dense":
+                continue
+            _, calls = tried.run(made, manner, watch=True, number=0)
+            there = next((call for call in calls if call.number == pair.target.item), None)
+            here = ours.get(pair.source.item)
+            if here is None or there is None or _same_inputs(here, there) or not (here.inputs and there.inputs):
+                continue
+            mine, yours = here.inputs[0], there.inputs[0]
+            for shape in shapes:
+                if mine.ndim == yours.ndim == 2 and mine.shape == yours.shape and np.prod(shape) == mine.shape[1]:
+                    for turned in itertools.permutations(range(len(shape))):
+                        axes = (0, *(axis + 1 for axis in turned))
+                        read = mine.reshape(len(mine), *shape).transpose(axes).reshape(mine.shape)
+                        if distance(read, yours) < 1e-4:
+                            made[place] = pair._replace(flattened=(shape, turned))
+                            changed = True
+                            break
+        if changed:
+            yield made
+
+
+def _climbed(
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner
+) -> Iterator[list[Pairing]]:
+    """Yield pairings each of which brings the outputs nearer: two partners exchanged, or axes in another order."""
+    now = list(pairs)
+    score = tried.score(now, manner)
+    while not tried.spent:
+        found = None
+        for candidate in _moves(now, twins):
+            made = tried.score(candidate, manner)
+            if made < score * (1 - 1e-6):
+                score, found = made, candidate
+                if made < 1e-9:
+                    break
+            if tried.spent:
+                break
+        if found is None:
+            return
+        now = found
+        yield now
+
+
+def _moves(pairs: list[Pairing], twins: Sequence[Twins]) -> Iterator[list[Pairing]]:
+    """Yield what is one exchange away from a pairing."""
+    now = _now(pairs, twins)
+    for group in twins:
+        for one, other in itertools.combinations(group.targets, 2):
+            if one in now or other in now:
+                changes = {unit: source for unit, source in now.items() if unit not in (one, other)}
+                changes |= {one: now[other]} if other in now else {}
+                changes |= {other: now[one]} if one in now else {}
+                yield _assigned(pairs, changes, twins)
+        spare = [unit for unit in group.sources if unit not in now.values()]
+        for target in group.targets:
+            yield from (_assigned(pairs, now | {target: unit}, twins) for unit in spare if target in now)
+    for place, options in _orders(pairs):
+        for orders in options:
+            if orders != pairs[place].orders:
+                yield [*pairs[:place], pairs[place]._replace(orders=orders), *pairs[place + 1 :]]
+
+
+def _orders(pairs: Sequence[Pairing]) -> list[tuple[int, list[Orders]]]:
+    """Return the places of tensors that no layout describes, with the orders in which their axes may be taken."""
+    choices = []
     for place, pair in enumerate(pairs):
         if pair.source.spec is None and pair.target.spec is None:
             options = [axis_orders(mine[1], yours[1]) for mine, yours in couple(pair.source, pair.target)]
             if any(len(each) > 1 for each in options):
-                choices.append((place, list(itertools.islice(itertools.product(*options), 24))))
-    for chosen in itertools.islice(itertools.product(*(each for _, each in choices)), 1, 200):
-        made = list(pairs)
-        for (place, _), orders in zip(choices, chosen, strict=True):
-            made[place] = pairs[place]._replace(orders=orders)
-        yield made
+                choices.append((place, [tuple(each) for each in itertools.islice(itertools.product(*options), 24)]))
+    return choices
+
+
+def _every(
+    tried: Rehearsal,  # noqa: ARG001
+    pairs: Sequence[Pairing],
+    twins: Sequence[Twins],
+    manner: Manner,  # noqa: ARG001
+) -> Iterator[list[Pairing]]:
+    """Yield every pairing of twins with every order of axes, as far as the runs reach."""
+    groups = [_injections(group) for group in sorted(twins, key=lambda group: len(group.targets))]
+    for chosen in itertools.islice(itertools.product(*groups), MOST_RUNS):
+        changes = {target: source for each in chosen for target, source in each.items()}
+        made = _assigned(pairs, changes, twins)
+        choices = _orders(made)
+        for orders in itertools.product(*(options for _, options in choices)):
+            turned = list(made)
+            for (place, _), order in zip(choices, orders, strict=True):
+                turned[place] = made[place]._replace(orders=order)
+            yield turned
+
+
+def _injections(group: Twins) -> list[Assigned]:
+    """Return the ways to give as many twins of one side as there can be a partner each."""
+    mine, yours = group
+    if len(mine) >= len(yours):
+        ways = itertools.islice(itertools.permutations(mine, len(yours)), MOST_RUNS)
+        return [dict(zip(yours, way, strict=True)) for way in ways]
+    ways = itertools.islice(itertools.permutations(yours, len(mine)), MOST_RUNS)
+    return [dict(zip(way, mine, strict=True)) for way in ways]
 
 
 # ── by what goes into a layer ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _by_inputs(
-    tried: Rehearsal, pairs: list[Pairing], twins: Sequence[Sequence[int]], manner: Manner
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner
 ) -> Iterator[list[Pairing]]:
     """Yield pairings in which twins read the same on both sides, layer by layer in the order of use."""
-    group_of = {place: group for group in twins for place in group}
+    group_of = {unit: group for group in twins for unit in group.targets}
     first: dict[int, Call] = {}
     for call in tried.calls:
         first.setdefault(call.number, call)
 
-    def walk(now: list[Pairing], settled: frozenset[int]) -> Iterator[list[Pairing]]:
+    def walk(now: list[Pairing], fixed: frozenset[Unit]) -> Iterator[list[Pairing]]:
         if tried.spent:
             return
         _, calls = tried.run(now, manner, watch=True, number=0)
@@ -310,29 +477,33 @@ def _by_inputs(
         for call in calls:
             seen.setdefault(call.number, call)
         order = list(seen)
-        open_places = sorted(
-            (place for place in group_of if place not in settled and now[place].target.item in seen),
-            key=lambda place: (order.index(now[place].target.item), now[place].target.place),
+        assigned = _now(now, twins)
+        waiting = sorted(
+            (unit for unit in group_of if unit not in fixed and unit.item in seen),
+            key=lambda unit: (order.index(unit.item), unit.place),
         )
-        if not open_places:
+        if not waiting:
             yield now
             return
-        place = open_places[0]
-        there = seen[now[place].target.item] if now[place].target.place[0] == 0 else None
-        options: dict[bool | None, list[int]] = {True: [], None: [], False: []}
-        for other in group_of[place]:
-            if other in settled:
-                continue
-            unit = now[other].source
-            here = first.get(unit.item) if unit.place[0] == 0 else None
-            options[_same_inputs(here, there)].append(other)
-        for other in options[True] or options[None] or options[False]:
-            made = list(now)
-            made[place] = now[place]._replace(source=now[other].source)
-            made[other] = now[other]._replace(source=now[place].source) if other != place else made[place]
-            yield from walk(made, settled | {place})
+        target = waiting[0]
+        there = seen[target.item] if target.place[0] == 0 else None
+        taken = {source for unit, source in assigned.items() if unit in fixed}
+        options: dict[bool | None, list[Unit]] = {True: [], None: [], False: []}
+        for source in group_of[target].sources:
+            if source not in taken:
+                here = first.get(source.item) if source.place[0] == 0 else None
+                options[_same_inputs(here, there)].append(source)
+        for source in options[True] or options[None] or options[False]:
+            changes = dict(assigned)
+            holder = next((unit for unit, held in assigned.items() if held == source), None)
+            if holder is not None and holder != target:
+                changes.pop(holder)
+                if target in assigned:
+                    changes[holder] = assigned[target]
+            changes[target] = source
+            yield from walk(_assigned(now, changes, twins), fixed | {target})
 
-    yield from walk(pairs, frozenset())
+    yield from walk(list(pairs), frozenset())
 
 
 def _same_inputs(here: Call | None, there: Call | None) -> bool | None:
@@ -353,33 +524,34 @@ def _same_inputs(here: Call | None, there: Call | None) -> bool | None:
 # ── whether the outputs can tell ────────────────────────────────────────────────────────────────────────────────
 
 
-def untold(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner, tolerance: float) -> list[list[int]]:
-    """Return the twins that could as well be exchanged, as far as the outputs tell, though their weights differ.
+def untold(
+    tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner, tolerance: float
+) -> list[list[Pairing]]:
+    """Return the twins that the outputs do not tell apart, as one of them was never called.
 
-    Where both are used, the function is the same either way; so only those are returned that were never called.
+    Where both are used and may be exchanged all the same, the function is the same either way.
     """
     _, calls = tried.run(pairs, manner, watch=True, number=0)
     used = {call.number for call in calls}
     found = []
-    for places in rivals(pairs):
-        unseen = [place for place in places if pairs[place].target.item not in used and not pairs[place].sure]
-        for place in list(unseen):
-            others = [other for other in places if other != place and not _alike(tried, pairs[place], pairs[other])]
-            if not any(_moves(tried, pairs, place, other, manner, tolerance) is False for other in others):
-                unseen.remove(place)
-        if unseen:
-            found.append(places)
+    for group in twins:
+        open_pairs = [pair for pair in pairs if pair.target in group.targets and pair.how != GIVEN]
+        unseen = [pair for pair in open_pairs if pair.target.item not in used and not pair.sure]
+        for pair in unseen:
+            others = [other for other in open_pairs if other is not pair and not _alike(tried, pair, other)]
+            if any(not _differs(tried, pairs, pair, other, manner, tolerance) for other in others):
+                found.append(open_pairs)
+                break
     tried.fill(pairs)
     return found
 
 
-def _moves(
-    tried: Rehearsal, pairs: Sequence[Pairing], place: int, other: int, manner: Manner, tolerance: float
+def _differs(
+    tried: Rehearsal, pairs: Sequence[Pairing], one: Pairing, other: Pairing, manner: Manner, tolerance: float
 ) -> bool:
     """Say whether the outputs differ once two sources are exchanged."""
-    made = list(pairs)
-    made[place] = pairs[place]._replace(source=pairs[other].source)
-    made[other] = pairs[other]._replace(source=pairs[place].source)
+    swapped = {one.target: other.source, other.target: one.source}
+    made = [pair._replace(source=swapped.get(pair.target, pair.source)) for pair in pairs]
     return tried.away(made, manner) > tolerance
 
 

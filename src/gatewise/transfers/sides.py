@@ -89,6 +89,7 @@ class Side:
         reach: How its tensors are read and written, where it is live.
         arrays: The arrays of each item, where it is not.
         names: Other names of its items.
+        forms: Of layers that are made up of a user's own tensors, the layouts that they may have.
     """
 
     framework: str
@@ -98,7 +99,8 @@ class Side:
     reach: Tensors | None = None
     arrays: Sequence[Mapping[str, np.ndarray]] = ()
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    _last: tuple[int, dict[str, np.ndarray]] | None = None
+    forms: dict[int, list[Layout]] = field(default_factory=dict)
+    _last: tuple[int, Layout | None, dict[str, np.ndarray]] | None = None
 
     def item(self, unit: Unit) -> Item:
         """Return the layer that a unit belongs to."""
@@ -116,30 +118,41 @@ class Side:
             return number, name
         return self.reach.identity(self.inventory.items[number].native, name)
 
-    def canonical(self, number: int) -> dict[str, np.ndarray]:
-        """Return the canonical parts of a known layer, all directions of all layers; without missing statistics."""
+    def path(self, number: int, name: str) -> str:
+        """Return the name of a tensor of an item in the whole model."""
         item = self.inventory.items[number]
+        if self.reach is None:
+            return f"{item.name}.{name}" if item.name != name else name
+        return self.reach.path(self.obj, item.native, name)
+
+    def layout(self, number: int, form: int = 0) -> Layout:
+        """Return the layout of a known layer, or one of those that a layer of a user's own may have."""
+        found = self.forms[number][form] if number in self.forms else self.inventory.items[number].layout
+        assert found is not None
+        return found
+
+    def canonical(self, number: int, form: int = 0) -> dict[str, np.ndarray]:
+        """Return the canonical parts of a known layer, all directions of all layers; without missing statistics."""
+        item, layout = self.inventory.items[number], self.layout(number, form)
         assert item.spec is not None
-        assert item.layout is not None
-        shapes = store(item.layout, item.spec).shapes
+        shapes = store(layout, item.spec).shapes
         there = {tensor.name for tensor in item.tensors}
         arrays = self.read(number, [name for name in shapes if name in there])
         missing = [name for name in shapes if name not in there]
         arrays |= {name: np.zeros(shapes[name], np.float32) for name in missing}
-        parts = plan(item.spec, item.layout, CANONICAL[item.spec.cell]).apply(arrays)
+        parts = plan(item.spec, layout, CANONICAL[item.spec.cell]).apply(arrays)
         if missing:
-            slots = store(item.layout, item.spec).slots
+            slots = store(layout, item.spec).slots
             gone = {key.part for key, slot in slots.items() if slot.tensor in missing}
             parts = {name: array for name, array in parts.items() if name not in gone}
         return parts
 
-    def parts(self, unit: Unit) -> dict[str, np.ndarray]:
+    def parts(self, unit: Unit, form: int = 0) -> dict[str, np.ndarray]:
         """Return the canonical parts of one unit of a known layer."""
-        before = prefix(self.inventory.items[unit.item].spec, unit.place)
-        if self._last is None or self._last[0] != unit.item:
-            self._last = unit.item, self.canonical(unit.item)
-        whole = self._last[1]
-        return {name.removeprefix(before): array for name, array in whole.items() if name.startswith(before)}
+        before, layout = prefix(self.inventory.items[unit.item].spec, unit.place), self.layout(unit.item, form)
+        if self._last is None or self._last[:2] != (unit.item, layout):
+            self._last = unit.item, layout, self.canonical(unit.item, form)
+        return {name.removeprefix(before): array for name, array in self._last[2].items() if name.startswith(before)}
 
 
 def prefix(spec: Spec | None, place: tuple[int, int]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from gatewise.transfers.differences import differences
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, filled, verdict
 from gatewise.transfers.reach import tensors
 from gatewise.transfers.result import Carried, Transfer
-from gatewise.transfers.search import GIVEN, Rehearsal, order_of_use, paired, rivals, settled, untold
+from gatewise.transfers.search import GIVEN, Rehearsal, Twins, order_of_use, paired, rivals, settled, untold
 from gatewise.transfers.sides import Side, Unit, units
 from gatewise.transfers.trials import Compared, Feed, Manner, called, drawn, gap, given, guessed, manners, side_by_side
 
@@ -48,16 +49,20 @@ def transfer(
     """Fill a model's weights from another's; see ``gatewise.transfer``."""
     _check(pairs, second_bias, dtype)
     feed = given(inputs)
+    return Carrier(*sides_of(source, target, feed), pairs or {}, feed, second_bias, dtype, allow_missing).run()
+
+
+def sides_of(source: Any, target: Any, feed: Feed | None) -> tuple[Side, Side]:
+    """Return both models of a transfer, each read in the light of the other."""
     ours, theirs = side_of(source, feed), side_of(target, feed)
     if theirs.reach is None:
         raise SpecError(
             "The target is a file of arrays and no model.", "There is no layer to fill.", "Give the model itself."
         )
-    ours, theirs = (
-        replace(one, inventory=settled_inventory(one.inventory, other.inventory))
-        for one, other in ((ours, theirs), (theirs, ours))
+    return (
+        replace(ours, inventory=settled_inventory(ours.inventory, theirs.inventory)),
+        replace(theirs, inventory=settled_inventory(theirs.inventory, ours.inventory)),
     )
-    return _Transfer(ours, theirs, pairs or {}, feed, second_bias, dtype, allow_missing).run()
 
 
 def _check(pairs: object, second_bias: object, dtype: object) -> None:
@@ -132,7 +137,7 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0] if text else ''}"[:300]
 
 
-class _Transfer:
+class Carrier:
     """One transfer, step by step."""
 
     def __init__(
@@ -149,36 +154,58 @@ class _Transfer:
         self.second_bias, self.dtype, self.allow_missing = second_bias, dtype, allow_missing
         self.ours, self.theirs = units(source, repeats=True), units(target, repeats=False)
         self.remarks: list[str] = []
+        self.twins: list[Twins] = []
+        self.tried: Rehearsal | None = None
+        self.chosen: list[Pairing] = []
+        self.manner, self.tolerance = Manner(), TOLERANCE
+        self.found: Parity | None = None
         self.why_not = ""
 
     def run(self) -> Transfer:
         """Pair, try, prove and fill."""
-        given_pairs, ours, theirs = self.given()
-        pairs, left, right = paired(self.source, self.target, ours, theirs)
-        pairs = [*given_pairs, *pairs]
-        self.check_left(left, right)
-        for pair in pairs:
-            check_possible(pair)
-        filled(self.source, self.target, pairs if not rivals(pairs) else [])
+        pairs, left, right = self.paired()
         reach, obj = self.target.reach, self.target.obj
         assert reach is not None
-        copy = reach.rehearsal(obj)
-        kept = reach.snapshot(obj) if copy is obj else None
-        done = False
-        try:
-            if self.dtype is not None:
-                copy = reach.cast(copy, self.dtype)
-            pairs, compared = self.settle(copy, pairs)
+        with self.rehearsing() as (copy, keep):
+            tried = copy if self.dtype is None else reach.cast(copy, self.dtype)
+            pairs, compared = self.settle(tried, pairs)
             made = filled(self.source, self.target, pairs)
             if copy is not obj and self.dtype is not None:
                 reach.cast(obj, self.dtype)
             if copy is not obj or compared is None:
                 self.write(made)
-            done = True
-        finally:
-            if not done and kept is not None:
-                reach.restore(obj, kept)
+            keep()
         return self.finish(pairs, made, compared, left, right)
+
+    def paired(self) -> tuple[list[Pairing], list[Unit], list[Unit]]:
+        """Return the pairs, without running anything, and what is left of both sides.
+
+        Raises:
+            TransferError: A layer has no partner, or cannot go to it.
+        """
+        given_pairs, ours, theirs = self.given()
+        pairs, left, right = paired(self.source, self.target, ours, theirs)
+        pairs = [*given_pairs, *pairs]
+        self.check_left(left, right, pairs)
+        for pair in pairs:
+            check_possible(pair)
+        self.twins = rivals(pairs, left, right)
+        filled(self.source, self.target, pairs if not self.twins else [])
+        return pairs, left, right
+
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[tuple[Any, Callable[[], None]]]:
+        """Give a copy of the target, or the target itself, which is as it was at the end unless it is to be kept."""
+        reach, obj = self.target.reach, self.target.obj
+        assert reach is not None
+        copy = reach.rehearsal(obj)
+        kept = reach.snapshot(obj) if copy is obj else None
+        keeping: list[bool] = []
+        try:
+            yield copy, lambda: keeping.append(True)
+        finally:
+            if not keeping and kept is not None:
+                reach.restore(obj, kept)
 
     # ── pairs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,16 +233,18 @@ class _Transfer:
                 theirs.remove(there)
         return pairs, ours, theirs
 
-    def check_left(self, left: Sequence[Unit], right: Sequence[Unit]) -> None:
+    def check_left(self, left: Sequence[Unit], right: Sequence[Unit], pairs: Sequence[Pairing]) -> None:
         """Raise ``TransferError`` where a layer has no partner, unless that was allowed."""
         left, right = self.needed(self.source, left), self.needed(self.target, right)
         if not (left or right) or self.allow_missing:
             return
         lines = []
         if left:
-            lines.append(f"Only in the source: {'; '.join(f'{unit.name} {_what(unit)}' for unit in left)}.")
+            taken = [pair.source for pair in pairs]
+            lines.append(f"Only in the source: {'; '.join(_one_of(unit, taken) for unit in left)}.")
         if right:
-            lines.append(f"Only in the target: {'; '.join(f'{unit.name} {_what(unit)}' for unit in right)}.")
+            taken = [pair.target for pair in pairs]
+            lines.append(f"Only in the target: {'; '.join(_one_of(unit, taken) for unit in right)}.")
         for mine in left:
             near = [yours for yours in right if mine.spec is not None and _kin(mine, yours)]
             if near:
@@ -245,27 +274,31 @@ class _Transfer:
         """Return the pairs that the outputs confirm; without outputs, those that need no confirmation."""
         tried, ways = self.rehearsal(copy)
         if tried is None:
-            weak = [[pairs[place] for place in group] for group in rivals(pairs)]
+            weak = [[pair for pair in pairs if pair.target in group.targets] for group in self.twins]
             weak = [group for group in weak if not all(pair.sure for pair in group)]
+            forms = self.source.forms.keys() | self.target.forms.keys()
+            weak += [[pair] for pair in pairs if forms and {pair.source.item, pair.target.item} & forms]
             if weak:
                 raise self.undecided(weak, self.why_not)
             return pairs, None
         again = self.by_use(tried, ways, pairs)
-        chosen, manner, away = settled(tried, again, ways, TOLERANCE)
+        self.tried = tried
+        chosen, manner, away = settled(tried, again, self.twins, ways, TOLERANCE)
         tolerance, why = TOLERANCE, f"{TOLERANCE:.0e}"
         if TOLERANCE < away < 1e-2:
             noise = self.noise(tried, chosen, manner)
             if noise * NOISE > TOLERANCE:
                 tolerance, why = noise * NOISE, f"{NOISE} times the rounding of the target, {noise:.1e}"
+        self.chosen, self.manner, self.tolerance = chosen, manner, tolerance
         outputs, _ = tried.run(chosen, manner)
         parity = self.parity(tried, outputs, tolerance, why)
         flat = [each for one in outputs for each in one]
         if not away <= tolerance:
             raise self.differ(chosen, parity, away, differences(tried, chosen, manner, away, tolerance))
-        unsure = untold(tried, chosen, manner, tolerance)
+        unsure = untold(tried, chosen, self.twins, manner, tolerance)
         if unsure:
             raise self.undecided(
-                [[chosen[place] for place in group] for group in unsure],
+                unsure,
                 "The outputs do not depend on them, so that running both does not tell.",
             )
         if manner.words:
@@ -275,8 +308,6 @@ class _Transfer:
             self.remarks.append(f"Outputs of the target were compared with {' and '.join(sorted(arranged))}.")
         self.found = parity
         return chosen, flat
-
-    found: Parity | None = None
 
     def rehearsal(self, copy: Any) -> tuple[Rehearsal | None, list[Manner]]:
         """Return the target's copy with what the source gave, and the ways in which the target can be called."""
@@ -311,6 +342,7 @@ class _Transfer:
         return None, []
 
     def source_run(self, there: Side, feeds: list[Feed]) -> tuple[Rehearsal | None, str]:
+        """Return what the source gives for some inputs, or why it does not."""
         problem = ""
         for manner in manners(self.source, feeds[0]):
             try:
@@ -336,13 +368,18 @@ class _Transfer:
 
     def by_use(self, tried: Rehearsal, ways: Sequence[Manner], pairs: list[Pairing]) -> list[Pairing]:
         """Return the pairs anew, with the order in which both models use their layers."""
-        if not rivals(pairs):
+        if not self.twins:
             return pairs
         _, calls = tried.run(None, ways[0], watch=True, number=0)
-        fixed = [pair for pair in pairs if pair.how == GIVEN]
+        made = self.source.forms.keys(), self.target.forms.keys()
+        fixed = [
+            pair for pair in pairs if pair.how == GIVEN or pair.source.item in made[0] or pair.target.item in made[1]
+        ]
         ours = [unit for unit in self.ours if unit not in [pair.source for pair in fixed]]
         theirs = [unit for unit in self.theirs if unit not in [pair.target for pair in fixed]]
-        again, _, _ = paired(self.source, self.target, ours, theirs, (order_of_use(tried.calls), order_of_use(calls)))
+        tried.used = order_of_use(calls)
+        used = order_of_use(tried.calls), tried.used
+        again, _, _ = paired(self.source, self.target, ours, theirs, used, compose=False)
         return [*fixed, *again]
 
     def noise(self, tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner) -> float:
@@ -458,13 +495,20 @@ class _Transfer:
         if compared is None:
             hint = " Give inputs=… to compare the outputs." if self.source.reach is not None else ""
             self.remarks.append(f"Not proved: {self.why_not}{hint}")
+        mine, yours = {pair.source for pair in pairs}, {pair.target for pair in pairs}
+        here = [unit for unit in self.ours if unit in {*left, *(unit for one in self.twins for unit in one.sources)}]
+        there = [
+            unit for unit in self.theirs if unit in {*right, *(unit for one in self.twins for unit in one.targets)}
+        ]
+        here += [unit for unit in left if unit not in self.ours]
+        there += [unit for unit in right if unit not in self.theirs]
         return Transfer(
             self.target.obj,
             self.carried(pairs),
             self.found,
             tuple(dict.fromkeys(self.remarks)),
-            tuple(unit.name for unit in self.needed(self.source, left)),
-            tuple(unit.name for unit in right),
+            tuple(unit.name for unit in self.needed(self.source, here) if unit not in mine and not unit.optional),
+            tuple(unit.name for unit in there if unit not in yours and not unit.optional),
         )
 
     def casts(self, made: Filled) -> list[str]:
@@ -500,9 +544,10 @@ class _Transfer:
 
 def _same(there: Side, target: Side) -> tuple[Any, ...]:
     """Return the items of a copy's inventory with what is known of the target's."""
+    natives = [item.native for item in there.inventory.items]
     return tuple(
-        own._replace(native=other.native)
-        for own, other in zip(target.inventory.items, there.inventory.items, strict=True)
+        own._replace(native=natives[number] if number < len(natives) else there.obj)
+        for number, own in enumerate(target.inventory.items)
     )
 
 
@@ -529,6 +574,12 @@ def _named(left: Sequence[Unit], every: Sequence[Unit], name: str, which: str) -
             nearest(name, known) + "Use one of these names.",
         )
     return found
+
+
+def _one_of(unit: Unit, taken: Iterable[Unit]) -> str:
+    """Say what is left over; where others have the same sizes it may be any of them."""
+    twins = [other.name for other in taken if other.sizes == unit.sizes]
+    return f"{unit.name} {_what(unit)}" if not twins else f"one of {', '.join([unit.name, *twins])} {_what(unit)}"
 
 
 def _what(unit: Unit) -> str:

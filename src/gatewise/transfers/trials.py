@@ -105,7 +105,7 @@ def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
     made = []
     for number in range(2):
         arrays: list[np.ndarray] = []
-        for shape, kind in known:
+        for _, shape, kind in known:
             sizes = [
                 BATCH if axis == 0 else STEPS + number if size is None else size for axis, size in enumerate(shape)
             ]
@@ -119,15 +119,20 @@ def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
             else:
                 arrays.append(random.normal(size=sizes).astype(np.float32))
         text = f"random inputs, {', '.join(str(array.shape) for array in arrays)}"
-        made.append(Feed(tuple(arrays), {}, text))
+        names = [name for name, _, _ in known]
+        made.append(
+            Feed((), dict(zip(names, arrays, strict=True)), text) if all(names) else Feed(tuple(arrays), {}, text)
+        )
     return made + _padded(side, made[0])
 
 
 def _padded(side: Side, feed: Feed) -> list[Feed]:
     """Return inputs with padded rows, where a model skips padding; the first row has none."""
     found = side.reach.masks(side.obj) if side.reach is not None else None
-    first = feed.args[0]
-    if found is None or len(feed.args) != 1 or first.ndim != (2 if found[0] == "tokens" else 3):
+    if found is None or len(feed.args) != 1:
+        return []
+    first: np.ndarray = feed.args[0]
+    if first.ndim != (2 if found[0] == "tokens" else 3):
         return []
     if (first.dtype.kind in "iu") != (found[0] == "tokens"):
         return []
