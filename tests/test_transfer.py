@@ -834,6 +834,45 @@ def test_what_is_read_of_a_layer_is_named(keras, torch):
     refused(unusual, recurrent_net(torch, nn.LSTM(3, 4, batch_first=True), lambda y: y[:, -1]), "activation", "'rnn'")
 
 
+def test_what_stands_between_two_directions_is_named(keras, torch):
+    from torch import nn
+
+    def net(read):
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, bidirectional=True, batch_first=True)
+                self.head = nn.Linear(4 if read == "sum" else 8, 2)
+
+            def forward(self, x):
+                seen = self.rnn(x)[0]
+                return self.head(sum(seen.chunk(2, -1)) if read == "sum" else seen[:, -1])
+
+        return Net()
+
+    def model(**options):
+        both = keras.layers.Bidirectional(keras.layers.GRU(4, return_sequences="merge_mode" in options), **options)
+        return shaken(keras.Sequential([keras.Input((None, 3)), both, keras.layers.Dense(2)]))
+
+    refused(model(merge_mode="ave"), net("sum"), "'rnn'", "the mean of both halves", "the sum of both halves")
+    refused(model(), net("last"), "'rnn'", "the ends of both directions", "the last step")
+
+
+def test_outputs_of_another_shape_are_refused_with_the_option(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x.transpose(1, 2)).transpose(1, 2)
+
+    model = shaken(keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(4, 3, strides=2)]))
+    refused(model, Net(), "(3, 4, 4)", "(3, 7, 4)", "stride", "'conv'")
+
+
 def test_dropout_that_is_left_on_is_named(keras, torch):
     from torch import nn
 
@@ -958,13 +997,14 @@ def test_the_mistake_of_a_copy_is_named(copied, spoil, layer, mistake):
     import copy
 
     from gatewise.parity.diagnosis import TEXTS
-    from gatewise.transfers.copies import wrong_copies
 
     model, module, tokens = copied
     spoiled = copy.deepcopy(module)
     spoil(spoiled)
     before = kept(spoiled)
-    [found] = wrong_copies(model, spoiled, tokens)
+    parity = gw.verify(model, spoiled, inputs=tokens)
+    assert parity.verdict == "failed"
+    [found] = parity.diagnosis
     assert (found.layer, found.mistake) == (layer, mistake)
     assert repr(layer) in found.text
     assert found.mistake in TEXTS
@@ -975,15 +1015,13 @@ def test_the_mistake_of_a_copy_is_named(copied, spoil, layer, mistake):
 def test_several_mistakes_of_a_copy_are_named_together(copied):
     import copy
 
-    from gatewise.transfers.copies import wrong_copies
-
     model, module, tokens = copied
     spoiled = copy.deepcopy(module)
     for spoil in (bias_twice, not_transposed, small_epsilon):
         spoil(spoiled)
-    found = wrong_copies(model, spoiled, tokens)
+    found = gw.verify(model, spoiled, inputs=tokens).diagnosis
     assert [each.mistake for each in found] == ["bias-doubled", "kernel-transposed", "epsilon"]
-    assert wrong_copies(model, module, tokens) == ()
+    assert gw.verify(model, module, inputs=tokens).verdict != "failed"
 
 
 # ── the command line ────────────────────────────────────────────────────────────────────────────────────────────

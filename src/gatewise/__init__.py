@@ -771,8 +771,10 @@ def verify(
     'passed'
     """
     from gatewise.parity.verify import verify
+    from gatewise.transfers.copies import with_mistakes
 
-    return verify(a, b, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
+    parity = verify(a, b, seed=seed, inputs=inputs, gradients=gradients, training_steps=training_steps)
+    return with_mistakes(parity, a, b, inputs)
 
 
 def transfer(

@@ -6,6 +6,7 @@ weights are compared with them, layer by layer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from gatewise.arrays.readings import Pair
 from gatewise.errors import GatewiseError, TransferError
 from gatewise.parity import units as parity
 from gatewise.parity.diagnosis import weights_differ
-from gatewise.parity.result import Found
-from gatewise.transfers.moving import Pairing, filled
+from gatewise.parity.result import Found, Parity
+from gatewise.transfers.moving import Pairing, values
 from gatewise.transfers.sides import Side, Unit
 from gatewise.transfers.transfer import Carrier, sides_of
 from gatewise.transfers.trials import given
@@ -62,6 +63,13 @@ def wrong_copies(source: Any, target: Any, inputs: Any = None) -> tuple[Found, .
         return (*_weights(carrier, theirs), *others)
 
 
+def with_mistakes(parity: Parity, source: Any, target: Any, inputs: Any) -> Parity:
+    """Return a comparison with the mistakes of the target's weights, where it failed and nothing else was found."""
+    if parity.verdict != "failed" or parity.diagnosis:
+        return parity
+    return replace(parity, diagnosis=wrong_copies(source, target, inputs))
+
+
 def _held(side: Side, unit: Unit) -> Parts:
     """Return copies of the weights of a unit, by canonical parts where these are known."""
     held = side.parts(unit) if unit.spec is not None else side.read(unit.item, [name for name, _ in unit.tensors])
@@ -93,7 +101,7 @@ def _weights(carrier: Carrier, theirs: dict[Unit, Parts]) -> list[Found]:
 def _mistakes(carrier: Carrier, pair: Pairing, theirs: dict[Unit, Parts]) -> list[tuple[str, str]]:
     """Return the mistakes that make a target's weights of the source's, and what undoes each."""
     source, target = pair.source, pair.target
-    right = filled(carrier.source, carrier.target, [pair]).arrays[target.item]
+    right = values(carrier.source, carrier.target, target.item, [pair])
     if source.spec is None or target.spec is None or target not in theirs:
         now = carrier.target.read(target.item, list(right))
         return [] if all(_equal(right[name], now[name]) for name in right) else [("other-weights", _OTHER)]

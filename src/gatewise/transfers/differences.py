@@ -7,15 +7,14 @@ applied to what a layer gave and compared with what the next one was given.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewise.arrays.native import Call
-from gatewise.arrays.reference import ACTIVATION_FUNCTIONS
+from gatewise.arrays.reference import activation_function
 from gatewise.core.spec import Recurrent
-from gatewise.errors import GatewiseError
 from gatewise.parity.result import Found
 from gatewise.transfers.moving import Pairing
 from gatewise.transfers.search import Rehearsal
@@ -30,11 +29,19 @@ CANONICAL = {
 }
 """Option under the name that one framework gives it → the name that is compared."""
 
-OF_SPECS = ("activation", "recurrent_activation", "cell_clip")
+ACTIVATIONS = (
+    "linear relu tanh sigmoid softmax log_softmax elu selu gelu silu softplus softsign leaky_relu leaky_relu(0.01) "
+    "leaky_relu(0.1) leaky_relu(0.3) relu6 hard_sigmoid hard_sigmoid_02 exponential mish hard_tanh hard_silu "
+    "log_sigmoid elu(0.5) squareplus tanh_shrink"
+).split()
+"""Activations that are looked for between layers."""
+
+OF_SPECS = ("activation", "recurrent_activation", "cell_clip", "go_backwards")
 """Options of a known recurrent layer that change its outputs and are no attributes to be set."""
 
-NEAR = 1e-4
-"""How far what a layer is given may be apart and still count as the same."""
+
+OWN = ("LSTM", "GRU", "RNN")
+"""Classes of torch.nn that lack options which those of ``gatewise_torch`` have."""
 
 
 class Option(NamedTuple):
@@ -62,7 +69,10 @@ class Option(NamedTuple):
     @property
     def text(self) -> str:
         """What to change."""
-        line = f"{self.pair.target.kind}(…, {self.name}={self.wanted!r})"
+        kind = self.pair.target.kind
+        line = f"{kind}(…, {self.name}={self.wanted!r})"
+        if not self.settable and self.name != "nonlinearity":
+            line = f"{kind} computes nothing else; gatewise_torch.{line} does" if kind in OWN else line
         return (
             f"{self.name} of {self.pair.target.name!r} is {self.wanted!r}, as in {self.pair.source.name!r}, and not "
             f"{self.value!r}: {line}"
@@ -90,7 +100,7 @@ def differences(
             found.append(_told(each.pair.target.name, each.slug, each.text, before, after, after <= tolerance))
         left = tried.away(None, manner)
         if left > tolerance:
-            found += _masks(tried, manner, left, tolerance) or list(_between(tried, pairs, manner, left))
+            found += _masks(tried, manner, left, tolerance) or list(_Between(tried, pairs, manner, left).found())
     if not found:
         found = [
             Found(each.pair.target.name, each.slug, f"Not tried: {each.text}.", away, float("nan"))
@@ -165,8 +175,8 @@ def options_differ(source: Side, target: Side, pairs: Sequence[Pairing]) -> Iter
         for name, value in target.reach.options_of(other.native):
             key = CANONICAL.get(name, name)
             if key in ours and (pair.target.item, name) not in seen and not _equal(key, ours[key], value, other.native):
-                seen.add((pair.target.item, name))
-                yield Option(pair, name, value, _wanted(key, ours[key], value))
+                seen |= {(pair.target.item, name), (pair.target.item, key)}
+                yield Option(pair, name, value, _wanted(key, ours[key], value), name != "nonlinearity")
         if isinstance(one.spec, Recurrent) and isinstance(other.spec, Recurrent):
             here, there = one.spec.options(), other.spec.options()
             for name in OF_SPECS:
@@ -273,13 +283,31 @@ def _masks(tried: Rehearsal, manner: Manner, away: float, tolerance: float) -> l
 # ── between layers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-READINGS: Mapping[str, Any] = {
+def _ends(x: np.ndarray) -> np.ndarray:
+    """Return where two directions end: the last step of the first half of the features, the first of the second."""
+    half = x.shape[-1] // 2
+    return np.concatenate([x[:, -1, :half], x[:, 0, half:]], -1)
+
+
+def _halves(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half : 2 * half]
+
+
+READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "": lambda x: x,
     "the last step of ": lambda x: x[:, -1],
     "the first step of ": lambda x: x[:, 0],
+    "the ends of both directions of ": _ends,
     "the mean over time of ": lambda x: x.mean(1),
     "the maximum over time of ": lambda x: x.max(1),
     "the sum over time of ": lambda x: x.sum(1),
+    "the sum of both halves of ": lambda x: _halves(x)[0] + _halves(x)[1],
+    "the mean of both halves of ": lambda x: (_halves(x)[0] + _halves(x)[1]) / 2,
+    "the product of both halves of ": lambda x: _halves(x)[0] * _halves(x)[1],
+    "the first half of ": lambda x: _halves(x)[0],
+    "the second half of ": lambda x: _halves(x)[1],
+    "the reverse of ": lambda x: x[:, ::-1],
 }
 """What may be taken of the outputs of a layer, by the words for it."""
 
@@ -291,122 +319,145 @@ class Seen(NamedTuple):
     activation: str
 
 
-def _between(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner, away: float) -> Iterator[Found]:
-    """Yield the first place at which the two models part: a layer, or what stands in front of one."""
-    outputs, calls = tried.run(None, manner, watch=True, number=0)
-    ours: dict[int, Call] = {}
-    for call in tried.calls:
-        ours.setdefault(call.number, call)
-    partner = {pair.target.item: pair for pair in pairs}
-    before: tuple[Pairing, Call, Call] | None = None
-    firsts: dict[int, Call] = {}
-    for call in calls:
-        firsts.setdefault(call.number, call)
-    for number, call in firsts.items():
-        pair = partner.get(number)
-        here = ours.get(pair.source.item) if pair is not None else None
-        if pair is None or here is None or not here.inputs or not call.inputs or pair.source.place != (0, 0):
-            continue
-        if not _near(here.inputs[0], call.inputs[0]):
-            if _comparable(here.inputs[0], call.inputs[0]):
-                yield _front(before, pair.target.name, here.inputs[0], call.inputs[0], away)
+class _Step(NamedTuple):
+    """One pair of layers with the first call of each."""
+
+    pair: Pairing
+    here: Call
+    there: Call
+
+    def names(self) -> tuple[str, str]:
+        """Return the names of the two layers, without a direction."""
+        return _plain(self.pair.source.name), _plain(self.pair.target.name)
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".forward").removesuffix(".backward")
+
+
+class _Between:
+    """The way through both models, layer by layer, up to where they part."""
+
+    def __init__(self, tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner, away: float) -> None:
+        self.tried, self.away = tried, away
+        self.near_by = max(2e-6, min(1e-4, away / 10))
+        self.outputs, calls = tried.run(None, manner, watch=True, number=0)
+        first: tuple[dict[int, Call], dict[int, Call]] = ({}, {})
+        for seen, every in zip(first, (tried.calls, calls), strict=True):
+            for call in every:
+                seen.setdefault(call.number, call)
+        partner = {pair.target.item: pair for pair in pairs if pair.target.place[0] == pair.source.place[0] == 0}
+        partner |= {pair.target.item: pair for pair in pairs if pair.target.place == pair.source.place == (0, 0)}
+        self.steps = [
+            _Step(partner[number], first[0][partner[number].source.item], call)
+            for number, call in first[1].items()
+            if number in partner and partner[number].source.item in first[0]
+        ]
+
+    def found(self) -> Iterator[Found]:
+        """Yield the first place at which the two part: a layer, or what stands in front of one."""
+        before: _Step | None = None
+        for step in self.steps:
+            if not (step.here.inputs and step.there.inputs):
+                continue
+            mine, yours = step.here.inputs[0], step.there.inputs[0]
+            if not self.near(mine, yours):
+                if mine.size == yours.size or before is not None:
+                    yield self.front(before, step.names()[1], mine, yours)
+                    return
+                continue
+            if self.gives_other(step.here, step.there):
+                one, other = step.names()
+                text = f"{one!r} and {other!r} have the same input and weights, and give other outputs: "
+                yield self.told(other, "option", text + self.unlike(step.pair) + ".")
                 return
-            continue
-        if _gives_other(here, call):
-            text = (
-                f"{pair.source.name!r} and {pair.target.name!r} have the same input and weights, and give other "
-                f"outputs: {_unlike(tried, pair)}."
-            )
-            yield Found(pair.target.name, "option", text, away, float("nan"))
-            return
-        before = pair, here, call
-    compared = outputs[0]
-    worst = max(compared, key=lambda each: each.gap, default=None)
-    if worst is not None and before is not None:
-        yield _front(before, "", worst.ours, worst.theirs, away)
+            before = step
+        worst = max(self.outputs[0], key=lambda each: each.gap, default=None)
+        if worst is not None and before is not None:
+            yield self.front(before, "", worst.ours, worst.theirs)
+
+    def told(self, layer: str, mistake: str, text: str) -> Found:
+        """Return a finding of which it is not known how far it reaches."""
+        return Found(layer, mistake, text, self.away, float("nan"))
+
+    def front(self, before: _Step | None, name: str, mine: np.ndarray, yours: np.ndarray) -> Found:
+        """Say what differs in front of a layer of the target; without a name, behind the last."""
+        place = f"what goes into {name!r}" if name else "the output"
+        if before is None:
+            return self.told(name, "option", f"The two part in front of {name!r}: {place} differs.")
+        one, other = before.names()
+        for base in (before.there.outputs, before.here.outputs):
+            first, second = self.reading(base, mine), self.reading(base, yours)
+            if first is None or second is None or first == second:
+                continue
+            text = f"Up to {other!r} the two agree; then, for {place}, the source takes {_words(first, one)}, "
+            text += f"the target {_words(second, other)}."
+            if first.activation != second.activation:
+                text += f" In the target, apply {first.activation} there" + (
+                    f", not {second.activation}." if second.activation != "linear" else "."
+                )
+                return self.told(other, "activation", text)
+            return self.told(other, "wrong-step", text)
+        text = f"Up to {other!r} the two agree; {place} differs: look at what stands in between."
+        return self.told(name or other, "option", text)
+
+    def reading(self, base: Sequence[np.ndarray], wanted: np.ndarray) -> Seen | None:
+        """Return what made one array of a layer's outputs, or None."""
+        for array in base:
+            for words, read in READINGS.items():
+                if words and (array.ndim < 3 or array.shape[-1] < 2):
+                    continue
+                part = read(array.astype(np.float64))
+                for name in ACTIVATIONS:
+                    if self.near(wanted, _activated(name, part)):
+                        return Seen(words, name)
+        return None
+
+    def near(self, mine: np.ndarray, yours: np.ndarray) -> bool:
+        """Say whether two arrays are the same, in whatever order of axes; one may be a step of the other."""
+        made = [turned for _, turned in arrangements(yours, mine.shape)]
+        if not made and mine.size == yours.size:
+            made = [yours.reshape(mine.shape)]
+        if mine.ndim == 3 and yours.ndim == 2 and mine.shape[::2] == yours.shape:
+            return any(distance(mine[:, step], yours) < self.near_by for step in (0, -1))
+        return any(distance(mine, turned) < self.near_by for turned in made)
+
+    def gives_other(self, here: Call, there: Call) -> bool:
+        """Say whether two layers give other outputs, whatever activation one has in itself, or part it gives."""
+        if not (here.outputs and there.outputs):
+            return False
+        mine, yours = here.outputs[0], there.outputs[0]
+        parts = [(one, other) for one in _parts(mine) for other in _parts(yours) if one.size == other.size]
+        return bool(parts) and not any(self.same_but_activation(one, other) for one, other in parts)
+
+    def same_but_activation(self, mine: np.ndarray, yours: np.ndarray) -> bool:
+        """Say whether one of two arrays is the other, or an activation of it."""
+        return any(
+            self.near(one, _activated(name, other.astype(np.float64)))
+            for one, other in ((mine, yours), (yours, mine))
+            for name in ACTIVATIONS
+        )
+
+    def unlike(self, pair: Pairing) -> str:
+        """Say in what options two layers differ."""
+        known = [each.text for each in options_differ(self.tried.source, self.tried.target, [pair])]
+        return "; ".join(known) if known else f"{pair.source.kind} here, {pair.target.kind} there"
 
 
-def _gives_other(here: Call, there: Call) -> bool:
-    """Say whether two layers give other outputs, whatever activation one of them has in itself, or step it gives."""
-    if not (here.outputs and there.outputs):
-        return False
-    mine, yours = here.outputs[0], there.outputs[0]
-    parts = [(one, other) for one in _parts(mine) for other in _parts(yours) if one.size == other.size]
-    return bool(parts) and not any(_same_but_activation(one, other) for one, other in parts)
+def _words(seen: Seen, layer: str) -> str:
+    name = f"{seen.reading}{layer!r}"
+    if seen.activation != "linear":
+        return f"{seen.activation} of {name}"
+    return name if seen.reading else f"{name} as it is"
+
+
+def _activated(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.asarray(activation_function(name)(array))
 
 
 def _parts(array: np.ndarray) -> list[np.ndarray]:
-    """Return an array, and its first and last step."""
-    return [array, array[:, -1], array[:, 0], array[-1], array[0]] if array.ndim == 3 else [array]
-
-
-def _front(
-    before: tuple[Pairing, Call, Call] | None, name: str, mine: np.ndarray, yours: np.ndarray, away: float
-) -> Found:
-    """Say what differs in front of a layer of the target; without a name, behind the last."""
-    place = f"what goes into {name!r}" if name else "the output"
-    if before is None:
-        return Found(name, "option", f"The two part in front of {name!r}: {place} differs.", away, float("nan"))
-    pair, here, call = before
-    for base in (call.outputs, here.outputs):
-        one, other = _reading(base, mine), _reading(base, yours)
-        if one is None or other is None or one == other:
-            continue
-        text = f"Up to {pair.target.name!r} the two agree; then, for {place}, the source takes {_words(one, pair, 0)}, "
-        text += f"the target {_words(other, pair, 1)}."
-        if one.activation != other.activation:
-            text += f" In the target, apply {one.activation} there" + (
-                f", not {other.activation}." if other.activation != "linear" else "."
-            )
-            return Found(pair.target.name, "activation", text, away, float("nan"))
-        return Found(pair.target.name, "wrong-step", text, away, float("nan"))
-    text = f"Up to {pair.target.name!r} the two agree; {place} differs: look at what stands in between."
-    return Found(name or pair.target.name, "option", text, away, float("nan"))
-
-
-def _words(seen: Seen, pair: Pairing, side: int) -> str:
-    name = f"{seen.reading}{(pair.target if side else pair.source).name!r}"
-    return f"{seen.activation} of {name}" if seen.activation != "linear" else f"{name} as it is"
-
-
-def _reading(base: Sequence[np.ndarray], wanted: np.ndarray) -> Seen | None:
-    """Return what made one array of a layer's outputs, or None."""
-    for array in base:
-        for words, read in READINGS.items():
-            if words and array.ndim < 3:
-                continue
-            part = read(array)
-            for name, function in ACTIVATION_FUNCTIONS.items():
-                with contextlib.suppress(GatewiseError), np.errstate(all="ignore"):
-                    if _near(wanted, np.asarray(function(part.astype(np.float64)))):
-                        return Seen(words, name)
-    return None
-
-
-def _near(mine: np.ndarray, yours: np.ndarray) -> bool:
-    made = [turned for _, turned in arrangements(yours, mine.shape)]
-    if not made and mine.size == yours.size:
-        made = [yours.reshape(mine.shape)]
-    if mine.ndim == 3 and yours.ndim == 2 and mine.shape[::2] == yours.shape:
-        return any(distance(mine[:, step], yours) < NEAR for step in (0, -1))
-    return any(distance(mine, turned) < NEAR for turned in made)
-
-
-def _comparable(mine: np.ndarray, yours: np.ndarray) -> bool:
-    return mine.size == yours.size
-
-
-def _same_but_activation(mine: np.ndarray, yours: np.ndarray) -> bool:
-    """Say whether one of two arrays is the other, or an activation of it."""
-    for one, other in ((mine, yours), (yours, mine)):
-        for function in ACTIVATION_FUNCTIONS.values():
-            with contextlib.suppress(GatewiseError), np.errstate(all="ignore"):
-                if _near(one, np.asarray(function(other.astype(np.float64)))):
-                    return True
-    return False
-
-
-def _unlike(tried: Rehearsal, pair: Pairing) -> str:
-    """Say in what options two layers differ."""
-    known = [each.text for each in options_differ(tried.source, tried.target, [pair])]
-    return "; ".join(known) if known else f"{pair.source.kind} here, {pair.target.kind} there"
+    """Return an array and what a layer may give of it: a step, the ends of two directions, both halves as one."""
+    if array.ndim != 3:
+        return [array]
+    return [array, array[-1], array[0], *(read(array) for words, read in READINGS.items() if words)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,16 +45,18 @@ class Pairing(NamedTuple):
 
 @dataclass
 class Filled:
-    """New values of a target: item → tensor → array, and what is to be said of them.
+    """What was written into a target, and what is to be said of it.
 
     Attributes:
-        arrays: Item → tensor → array.
+        tensors: Item → its tensors that were written.
         second: Item → tensors that are second biases, which are zero.
+        casts: Type of the values, type of the tensors → how many tensors.
         notes: Sentences.
     """
 
-    arrays: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    tensors: dict[int, list[str]] = field(default_factory=dict)
     second: dict[int, set[str]] = field(default_factory=dict)
+    casts: Counter[tuple[str, str]] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
 
@@ -104,29 +107,43 @@ def verdict(pairing: Pairing) -> str:
     return str(made.verdict if made is not None else Verdict.EXACT)
 
 
-def filled(source: Side, target: Side, pairs: Iterable[Pairing]) -> Filled:
-    """Return the values that some pairs give a target.
+def fill(source: Side, target: Side, pairs: Iterable[Pairing]) -> Filled:
+    """Write what some pairs give into a target, layer by layer; it is to be a copy.
 
     Raises:
         TransferError: The target has no place for a weight, or one place for two.
     """
     made = Filled()
+    assert target.reach is not None
     groups: dict[int, list[Pairing]] = {}
     for pair in pairs:
         groups.setdefault(pair.target.item, []).append(pair)
     written: dict[Hashable, tuple[str, str, np.ndarray]] = {}
     for number, group in groups.items():
-        arrays: dict[str, np.ndarray] = {}
-        known = [pair for pair in group if pair.source.spec is not None and pair.target.spec is not None]
-        if known:
-            arrays |= _of_layer(source, target, number, known, made)
-        for pair in group:
-            if pair not in known:
-                arrays |= _of_tensors(source, pair)
+        arrays = values(source, target, number, group, made)
+        native = target.inventory.items[number].native
         for name, array in arrays.items():
             _check_one_place(target, number, name, array, group[0], written)
-        made.arrays[number] = arrays
+            kind = target.reach.dtype(native, name)
+            if kind != array.dtype.name:
+                made.casts[array.dtype.name, kind] += 1
+        target.reach.write(native, arrays)
+        made.tensors[number] = list(arrays)
     return made
+
+
+def values(
+    source: Side, target: Side, number: int, pairs: Sequence[Pairing], made: Filled | None = None
+) -> dict[str, np.ndarray]:
+    """Return the values that some pairs give the tensors of one item of a target."""
+    arrays: dict[str, np.ndarray] = {}
+    known = [pair for pair in pairs if pair.source.spec is not None and pair.target.spec is not None]
+    if known:
+        arrays |= _of_layer(source, target, number, known, made or Filled())
+    for pair in pairs:
+        if pair not in known:
+            arrays |= _of_tensors(source, pair)
+    return arrays
 
 
 def _check_one_place(
@@ -139,6 +156,8 @@ def _check_one_place(
 ) -> None:
     """Raise ``TransferError`` where one tensor of the target, which stands in it twice, would get two values."""
     place = target.identity(number, name)
+    if place not in target.shared:
+        return
     if place in written and not np.array_equal(written[place][2], array):
         owner, other, _ = written[place]
         raise TransferError(

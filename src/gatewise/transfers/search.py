@@ -12,8 +12,9 @@ import numpy as np
 from gatewise.arrays.native import Call
 from gatewise.core.matching import Node, match
 from gatewise.core.spec import Recurrent
+from gatewise.errors import TransferError
 from gatewise.transfers.composites import composed
-from gatewise.transfers.moving import Orders, Pairing, axis_orders, couple, filled
+from gatewise.transfers.moving import Orders, Pairing, axis_orders, couple, fill
 from gatewise.transfers.sides import Side, Unit, identities, loosened
 from gatewise.transfers.trials import (
     Compared,
@@ -187,7 +188,9 @@ class Rehearsal:
         self.source, self.target, self.feeds = source, target, list(feeds)
         self.natives = _natives(source), _natives(target)
         self.used: dict[int, int] = {}
+        self.problem: TransferError | None = None
         self.ours: list[list[np.ndarray]] = []
+        self.theirs: list[np.ndarray] = []
         self.calls: list[Call] = []
         for number, feed in enumerate(self.feeds):
             outputs, calls = called(source, source.obj, feed, manner, {} if number else self.natives[0])
@@ -207,9 +210,9 @@ class Rehearsal:
         for pair in pairs:
             wanted.setdefault(pair.target.item, []).append(pair)
         changed = [pair for number, group in wanted.items() if self.now.get(number) != group for pair in group]
-        assert self.target.reach is not None
-        for number, arrays in filled(self.source, self.target, changed).arrays.items():
-            self.target.reach.write(self.target.inventory.items[number].native, arrays)
+        for pair in changed:
+            self.now.pop(pair.target.item, None)  # What fails half-way is written anew.
+        fill(self.source, self.target, changed)
         self.now |= wanted
 
     def run(
@@ -226,6 +229,7 @@ class Rehearsal:
             natives = self.natives[1] if watch and not calls else {}
             outputs, seen = called(self.target, self.target.obj, feed, manner, natives)
             calls = calls or seen
+            self.theirs = outputs
             compared.append(side_by_side(self.ours[place], outputs, feed.lengths))
         self.runs += 1
         return compared, calls
@@ -234,7 +238,11 @@ class Rehearsal:
         """Return how far the outputs of the filled copy are from the source's."""
         worst = 0.0
         for number in range(len(self.feeds)):
-            [compared], _ = self.run(pairs if not number else None, manner, number=number)
+            try:
+                [compared], _ = self.run(pairs if not number else None, manner, number=number)
+            except TransferError as error:  # These weights do not go there.
+                self.problem = self.problem or error
+                return float("inf")
             worst = max(worst, gap(compared))
             if worst > 1e-2:
                 break
@@ -242,7 +250,10 @@ class Rehearsal:
 
     def score(self, pairs: Sequence[Pairing], manner: Manner) -> float:
         """Return how far the outputs of the filled copy are from the source's on average, by the first inputs."""
-        [compared], _ = self.run(pairs, manner, number=0)
+        try:
+            [compared], _ = self.run(pairs, manner, number=0)
+        except TransferError:
+            return float("inf")
         if not compared:
             return float("inf")
         apart = [np.abs(np.asarray(each.ours, np.float64) - each.theirs) for each in compared]
@@ -262,10 +273,13 @@ def settled(
     Where none agrees, what came nearest.
     """
     best: tuple[float, list[Pairing], Manner] = (float("inf"), list(pairs), ways[0])
+    likely = float("inf")
     for candidates in (_likely, _formed, _flattened, _climbed, _by_inputs, _every):
         for manner in ways:
             for candidate in candidates(tried, best[1] if candidates is _climbed else pairs, twins, manner):
                 found = tried.away(candidate, manner)
+                if candidates is _likely and manner == ways[0] and candidate == list(pairs):
+                    likely = min(likely, found)
                 if not found >= best[0]:
                     best = found, list(candidate), manner
                 if found <= tolerance or tried.spent:
@@ -275,6 +289,8 @@ def settled(
         if best[0] <= tolerance or tried.spent:
             break
     away, chosen, manner = best
+    if tolerance < likely < 5 * away:
+        return list(pairs), ways[0], likely  # Something else differs; what is nearer by chance would mislead.
     if away <= tolerance:
         before = {(pair.source, pair.target) for pair in pairs if pair.sure}
         open_targets = {unit for group in twins for unit in group.targets}

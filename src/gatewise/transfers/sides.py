@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -117,6 +119,14 @@ class Side:
         if self.reach is None:
             return number, name
         return self.reach.identity(self.inventory.items[number].native, name)
+
+    @functools.cached_property
+    def shared(self) -> set[Hashable]:
+        """What several names of tensors have in common."""
+        items = enumerate(self.inventory.items)
+        names = [(number, each.name) for number, item in items for each in item.tensors if each.role not in LOOSE]
+        counted = Counter(self.identity(*name) for name in names if name[0] not in self.forms)
+        return {identity for identity, count in counted.items() if count > 1}
 
     def path(self, number: int, name: str) -> str:
         """Return the name of a tensor of an item in the whole model."""

@@ -21,8 +21,8 @@ from gatewise.explaining import inventory_of_arrays, settled_inventory
 from gatewise.live import DTYPES, METADATA, load, restore
 from gatewise.parity.result import Found, OutputParity, Parity
 from gatewise.registry import owner
-from gatewise.transfers.differences import differences
-from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, filled, verdict
+from gatewise.transfers.differences import differences, options_differ
+from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, fill, verdict
 from gatewise.transfers.reach import tensors
 from gatewise.transfers.result import Carried, Transfer
 from gatewise.transfers.search import GIVEN, Rehearsal, Twins, order_of_use, paired, rivals, settled, untold
@@ -169,11 +169,12 @@ class Carrier:
         with self.rehearsing() as (copy, keep):
             tried = copy if self.dtype is None else reach.cast(copy, self.dtype)
             pairs, compared = self.settle(tried, pairs)
-            made = filled(self.source, self.target, pairs)
-            if copy is not obj and self.dtype is not None:
-                reach.cast(obj, self.dtype)
-            if copy is not obj or compared is None:
-                self.write(made)
+            there = self.target if tried is obj else self.twin(tried)
+            made = fill(self.source, there, pairs)
+            if tried is not obj:
+                if self.dtype is not None:
+                    reach.cast(obj, self.dtype)
+                self.swap(there, made)
             keep()
         return self.finish(pairs, made, compared, left, right)
 
@@ -190,8 +191,18 @@ class Carrier:
         for pair in pairs:
             check_possible(pair)
         self.twins = rivals(pairs, left, right)
-        filled(self.source, self.target, pairs if not self.twins else [])
         return pairs, left, right
+
+    def twin(self, copy: Any) -> Side:
+        """Return the target's side with a copy in its place."""
+        if copy is self.target.obj:
+            return self.target
+        natives = [item.native for item in inventory_of(copy).items]
+        items = tuple(
+            item._replace(native=natives[number] if number < len(natives) else copy)
+            for number, item in enumerate(self.target.inventory.items)
+        )
+        return replace(self.target, obj=copy, inventory=replace(self.target.inventory, items=items))
 
     @contextlib.contextmanager
     def rehearsing(self) -> Iterator[tuple[Any, Callable[[], None]]]:
@@ -272,7 +283,7 @@ class Carrier:
 
     def settle(self, copy: Any, pairs: list[Pairing]) -> tuple[list[Pairing], list[Compared] | None]:
         """Return the pairs that the outputs confirm; without outputs, those that need no confirmation."""
-        tried, ways = self.rehearsal(copy)
+        tried, ways = self.rehearsal(copy, pairs)
         if tried is None:
             weak = [[pair for pair in pairs if pair.target in group.targets] for group in self.twins]
             weak = [group for group in weak if not all(pair.sure for pair in group)]
@@ -284,6 +295,8 @@ class Carrier:
         again = self.by_use(tried, ways, pairs)
         self.tried = tried
         chosen, manner, away = settled(tried, again, self.twins, ways, TOLERANCE)
+        if away == float("inf") and tried.problem is not None:
+            raise tried.problem
         tolerance, why = TOLERANCE, f"{TOLERANCE:.0e}"
         if TOLERANCE < away < 1e-2:
             noise = self.noise(tried, chosen, manner)
@@ -309,16 +322,14 @@ class Carrier:
         self.found = parity
         return chosen, flat
 
-    def rehearsal(self, copy: Any) -> tuple[Rehearsal | None, list[Manner]]:
+    def rehearsal(self, copy: Any, pairs: Sequence[Pairing]) -> tuple[Rehearsal | None, list[Manner]]:
         """Return the target's copy with what the source gave, and the ways in which the target can be called."""
         if self.source.reach is None:
             self.why_not = f"{self.source.label} holds arrays and no model, so that the two cannot be compared."
             return None, []
-        there = side_of(copy, None) if copy is not self.target.obj else self.target
-        there = replace(
-            self.target, obj=copy, inventory=replace(self.target.inventory, items=_same(there, self.target))
-        )
+        there = self.twin(copy)
         random = np.random.default_rng(0)
+        known: list[Feed] = []
         if self.feed is not None:
             choices = [[self.feed]]
         else:
@@ -329,9 +340,17 @@ class Carrier:
             tried, problem = self.source_run(there, feeds)
             if tried is None:
                 continue
-            ways, problem = self.callable_ways(tried)
+            ways, problem, shapes = self.callable_ways(tried)
             if ways:
                 return tried, ways
+            if shapes and (self.feed is not None or known):
+                options = [each.text for each in options_differ(self.source, there, pairs)]
+                raise TransferError(
+                    f"The outputs have other shapes: {shapes}.",
+                    "\n".join(f"Differs: {text}." for text in options) or f"Fed: {feeds[0].text}.",
+                    "Every layer has a partner, so that something else than the weights differs: strides, padding, the "
+                    "step that is read. The target is as it was.",
+                )
         if self.feed is not None:
             raise TransferError(
                 f"The two cannot be run on the given inputs: {problem}",
@@ -351,9 +370,9 @@ class Carrier:
                 problem = problem or f"the source says {_line(error)}"
         return None, problem
 
-    def callable_ways(self, tried: Rehearsal) -> tuple[list[Manner], str]:
-        """Return the ways to call the target in which its outputs can be compared."""
-        ways, problem = [], ""
+    def callable_ways(self, tried: Rehearsal) -> tuple[list[Manner], str, str]:
+        """Return the ways to call the target, else why it cannot be called, and which outputs cannot be compared."""
+        ways, problem, shapes = [], "", ""
         for manner in manners(self.target, tried.feeds[0]):
             try:
                 compared, _ = tried.run(None, manner)
@@ -362,9 +381,12 @@ class Carrier:
                 continue
             if all(compared):
                 ways.append(manner)
-            else:
-                problem = problem or "their outputs have other shapes"
-        return ways, problem
+            elif not shapes:
+                mine, yours = (
+                    ", ".join(str(array.shape) for array in one) or "nothing" for one in (tried.ours[0], tried.theirs)
+                )
+                shapes = f"{mine} here, {yours} there"
+        return ways, problem, shapes
 
     def by_use(self, tried: Rehearsal, ways: Sequence[Manner], pairs: list[Pairing]) -> list[Pairing]:
         """Return the pairs anew, with the order in which both models use their layers."""
@@ -454,23 +476,28 @@ class Carrier:
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, made: Filled) -> None:
-        """Write everything into the target itself; on an error it is as before."""
-        reach, obj = self.target.reach, self.target.obj
+    def swap(self, copy: Side, made: Filled) -> None:
+        """Exchange what was written with the target's own tensors; on an error they come back."""
+        reach = self.target.reach
         assert reach is not None
-        items = self.target.inventory.items
-        before = {number: reach.read(items[number].native, list(arrays)) for number, arrays in made.arrays.items()}
-        before = {number: {name: np.array(each) for name, each in arrays.items()} for number, arrays in before.items()}
-        done = False
+        done: list[tuple[Any, Any, str]] = []
+
+        def exchange(one: Any, other: Any, name: str) -> None:
+            before = {name: np.array(reach.read(one, [name])[name])}
+            reach.write(one, reach.read(other, [name]))
+            reach.write(other, before)
+
+        whole = False
         try:
-            for number, arrays in made.arrays.items():
-                reach.write(items[number].native, arrays)
-            done = True
+            for number, names in made.tensors.items():
+                both = self.target.inventory.items[number].native, copy.inventory.items[number].native
+                for name in names:
+                    exchange(*both, name)
+                    done.append((*both, name))
+            whole = True
         finally:
-            if not done:
-                for number, arrays in before.items():
-                    reach.write(items[number].native, arrays)
-        del obj
+            for entry in () if whole else reversed(done):
+                exchange(*entry)
 
     def finish(
         self, pairs: list[Pairing], made: Filled, compared: object, left: Sequence[Unit], right: Sequence[Unit]
@@ -491,7 +518,10 @@ class Carrier:
             else:
                 self.remarks.append(f"{_joined(names)}: zero and trainable.")
         self.remarks += made.notes
-        self.remarks += self.casts(made)
+        self.remarks += [
+            f"{count} tensor{'s' * (count != 1)} cast from {one} to {other}."
+            for (one, other), count in made.casts.items()
+        ]
         if compared is None:
             hint = " Give inputs=… to compare the outputs." if self.source.reach is not None else ""
             self.remarks.append(f"Not proved: {self.why_not}{hint}")
@@ -511,20 +541,6 @@ class Carrier:
             tuple(unit.name for unit in there if unit not in yours and not unit.optional),
         )
 
-    def casts(self, made: Filled) -> list[str]:
-        """Return what is to be said of types that change."""
-        reach, items = self.target.reach, self.target.inventory.items
-        assert reach is not None
-        kinds: dict[tuple[str, str], int] = {}
-        for number, arrays in made.arrays.items():
-            for name, array in arrays.items():
-                kind = reach.dtype(items[number].native, name)
-                if kind != array.dtype.name:
-                    kinds[array.dtype.name, kind] = kinds.get((array.dtype.name, kind), 0) + 1
-        return [
-            f"{count} tensor{'s' * (count != 1)} cast from {one} to {other}." for (one, other), count in kinds.items()
-        ]
-
     def carried(self, pairs: Iterable[Pairing]) -> tuple[Carried, ...]:
         """Return the table of what went where, in the order of the target."""
         rows = []
@@ -540,15 +556,6 @@ class Carrier:
                 names = tuple(name for _, (name, _) in couple(pair.source, pair.target))
             rows.append(Carried(pair.source.name, pair.target.name, names, verdict(pair), pair.how))
         return tuple(rows)
-
-
-def _same(there: Side, target: Side) -> tuple[Any, ...]:
-    """Return the items of a copy's inventory with what is known of the target's."""
-    natives = [item.native for item in there.inventory.items]
-    return tuple(
-        own._replace(native=natives[number] if number < len(natives) else there.obj)
-        for number, own in enumerate(target.inventory.items)
-    )
 
 
 def _named(left: Sequence[Unit], every: Sequence[Unit], name: str, which: str) -> list[Unit]:
