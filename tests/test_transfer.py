@@ -643,6 +643,98 @@ def test_free_parameters_whose_axes_no_shape_tells(keras, torch):
     check(model, module, numbers(5, 4))
 
 
+def test_second_biases_types_and_names_that_are_given(keras, torch):
+    from torch import nn
+
+    model = small(keras)
+    module = nn.LSTM(3, 4, batch_first=True)
+    source = keras.Input((None, 3))
+    layer = shaken(keras.Model(source, keras.layers.LSTM(4, return_sequences=True, name="lstm")(source)))
+    done = gw.transfer(layer, module, second_bias="trainable", dtype="float64", pairs={"lstm": "lstm"})
+    assert module.bias_hh_l0.requires_grad
+    assert not module.bias_hh_l0.any()
+    assert module.weight_ih_l0.dtype == torch.float64
+    assert any("cast from float32 to float64" in remark for remark in done.remarks)
+    assert [pair.how for pair in done.pairs] == ["given"]
+    np.testing.assert_allclose(module.weight_ih_l0.detach().numpy().T, layer.get_layer("lstm").get_weights()[0])
+    with pytest.raises(gw.UnsupportedModelError, match="float64"):
+        gw.transfer(layer, model, dtype="float64", allow_missing=True)
+
+
+def test_a_parameter_keeps_its_identity(keras, torch):
+    """An optimiser that holds the target's parameters goes on with them, and a mode stays."""
+    from torch import nn
+
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3)).train()
+    before = list(module.parameters())
+    state = torch.random.get_rng_state()
+    gw.transfer(dense_net(keras), module)
+    assert all(one is other for one, other in zip(module.parameters(), before, strict=True))
+    assert module.training
+    assert module[2].training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_twins_without_an_effect_are_refused(keras, torch):
+    """Neither branch reaches the outputs: which is which nobody can tell."""
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p, self.q, self.out = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.out(x + 0 * self.p(x) + 0 * self.q(x))
+
+    source = keras.Input((3,))
+    one, two = keras.layers.Dense(3, name="one")(source), keras.layers.Dense(3, name="two")(source)
+    model = shaken(keras.Model(source, keras.layers.Dense(2, name="out")(source + 0 * one + 0 * two)))
+    refused(model, Net(), "'one'", "'two'", "'p'", "'q'", "pairs={")
+    module = Net()
+    gw.transfer(model, module, pairs={"one": "q"})
+    np.testing.assert_allclose(module.q.weight.detach().numpy().T, model.get_layer("one").get_weights()[0])
+
+
+def test_tied_weights_of_the_target_alone_are_refused(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb, self.head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+            self.head.weight = self.emb.weight
+
+        def forward(self, tokens):
+            return self.head(self.emb(tokens))
+
+    model = shaken(
+        keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(7, 4, name="table"),
+                keras.layers.Dense(7, use_bias=False, name="dense"),
+            ]
+        )
+    )
+    refused(model, Net(), "'table'", "'dense'", "share their weights")
+    model.get_layer("dense").kernel.assign(model.get_layer("table").get_weights()[0].T)
+    module = Net()
+    gw.transfer(model, module)
+    check(model, module, RANDOM.integers(0, 7, (3, 5)))
+
+
+def test_a_keras_target_that_is_refused_is_as_it_was(keras, torch):
+    from torch import nn
+
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    model = dense_net(keras, first="tanh")
+    before = model.get_weights()
+    with pytest.raises(gw.TransferError, match="relu"):
+        gw.transfer(module, model)
+    assert all((one == other).all() for one, other in zip(model.get_weights(), before, strict=True))
+
+
 # ── pairs that do not fit ───────────────────────────────────────────────────────────────────────────────────────
 
 

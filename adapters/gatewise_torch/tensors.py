@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from gatewise.arrays.native import Call
 from gatewise.errors import UnsupportedModelError
+from gatewise_torch import running
 
 
 def stored(native: nn.Module, name: str) -> torch.Tensor:
@@ -95,10 +95,9 @@ def freeze(native: nn.Module, names: Sequence[str]) -> None:
 
 def rehearsal(obj: nn.Module) -> nn.Module:
     """Return a copy to try weights on, or the module itself where it cannot be copied."""
-    try:
-        made = copy.deepcopy(obj)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError):
-        return obj  # It holds what cannot be copied, such as a lock or the outcome of a computation.
+    made: nn.Module | None = running.duplicate(obj)
+    if made is None:
+        return obj
     for module in made.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gatewise.arrays.native import Call
+from gatewise.core.inventory import LOOSE
 from gatewise.core.matching import Node, match
 from gatewise.core.spec import Recurrent
 from gatewise.errors import TransferError
+from gatewise.registry import model_adapter
 from gatewise.transfers.composites import composed
 from gatewise.transfers.moving import Orders, Pairing, axis_orders, couple, fill
 from gatewise.transfers.sides import Side, Unit, identities, loosened
@@ -192,10 +194,11 @@ class Rehearsal:
         self.ours: list[list[np.ndarray]] = []
         self.theirs: list[np.ndarray] = []
         self.calls: list[Call] = []
-        for number, feed in enumerate(self.feeds):
-            outputs, calls = called(source, source.obj, feed, manner, {} if number else self.natives[0])
-            self.ours.append(outputs)
-            self.calls = self.calls or calls
+        with model_adapter(source.framework).settled(source.obj):
+            for number, feed in enumerate(self.feeds):
+                outputs, calls = called(source, source.obj, feed, manner, {} if number else self.natives[0])
+                self.ours.append(outputs)
+                self.calls = self.calls or calls
         self.now: dict[int, list[Pairing]] = {}
         self.runs, self.start = 0, time.monotonic()
 
@@ -543,23 +546,37 @@ def _same_inputs(here: Call | None, there: Call | None) -> bool | None:
 def untold(
     tried: Rehearsal, pairs: Sequence[Pairing], twins: Sequence[Twins], manner: Manner, tolerance: float
 ) -> list[list[Pairing]]:
-    """Return the twins that the outputs do not tell apart, as one of them was never called.
+    """Return the twins that the outputs do not tell apart, as one of them has no effect on these inputs.
 
-    Where both are used and may be exchanged all the same, the function is the same either way.
+    Where both have one and may be exchanged all the same, the function is the same either way.
     """
-    _, calls = tried.run(pairs, manner, watch=True, number=0)
-    used = {call.number for call in calls}
     found = []
     for group in twins:
-        open_pairs = [pair for pair in pairs if pair.target in group.targets and pair.how != GIVEN]
-        unseen = [pair for pair in open_pairs if pair.target.item not in used and not pair.sure]
-        for pair in unseen:
+        open_pairs = [pair for pair in pairs if pair.target in group.targets and pair.how != GIVEN and not pair.sure]
+        open_pairs += [pair for pair in pairs if pair.target in group.targets and pair.how == OUTPUTS]
+        for pair in dict.fromkeys(open_pairs):
             others = [other for other in open_pairs if other is not pair and not _alike(tried, pair, other)]
             if any(not _differs(tried, pairs, pair, other, manner, tolerance) for other in others):
-                found.append(open_pairs)
-                break
+                tried.fill(pairs)
+                if not _acts(tried, pair, manner, tolerance):
+                    found.append(list(dict.fromkeys(open_pairs)))
+                    break
     tried.fill(pairs)
     return found
+
+
+def _acts(tried: Rehearsal, pair: Pairing, manner: Manner, tolerance: float) -> bool:
+    """Say whether the outputs depend on a layer of the target: they move once its weights are larger by half."""
+    reach = tried.target.reach
+    assert reach is not None
+    item = tried.target.item(pair.target)
+    names = [each.name for each in item.tensors if each.role not in LOOSE]
+    kept = {name: np.array(array) for name, array in reach.read(item.native, names).items()}
+    try:
+        reach.write(item.native, {name: array * 1.5 + 0.1 for name, array in kept.items()})
+        return tried.away(None, manner) > tolerance
+    finally:
+        reach.write(item.native, kept)
 
 
 def _differs(

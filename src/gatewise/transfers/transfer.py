@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gatewise.explaining import inventory as inventory_of
 from gatewise.explaining import inventory_of_arrays, settled_inventory
 from gatewise.live import DTYPES, METADATA, load, restore
 from gatewise.parity.result import Found, OutputParity, Parity
-from gatewise.registry import owner
+from gatewise.registry import model_adapter, owner
 from gatewise.transfers.differences import differences, options_differ
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, fill, verdict
 from gatewise.transfers.reach import tensors
@@ -175,6 +175,7 @@ class Carrier:
                 if self.dtype is not None:
                     reach.cast(obj, self.dtype)
                 self.swap(there, made)
+                self.check_filled(there, made)
             keep()
         return self.finish(pairs, made, compared, left, right)
 
@@ -212,11 +213,14 @@ class Carrier:
         copy = reach.rehearsal(obj)
         kept = reach.snapshot(obj) if copy is obj else None
         keeping: list[bool] = []
-        try:
-            yield copy, lambda: keeping.append(True)
-        finally:
-            if not keeping and kept is not None:
-                reach.restore(obj, kept)
+        with contextlib.ExitStack() as stack:
+            for name in {self.source.framework, self.target.framework} if self.source.reach is not None else ():
+                stack.enter_context(model_adapter(name).kept_random())
+            try:
+                yield copy, lambda: keeping.append(True)
+            finally:
+                if not keeping and kept is not None:
+                    reach.restore(obj, kept)
 
     # ── pairs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -297,11 +301,11 @@ class Carrier:
         chosen, manner, away = settled(tried, again, self.twins, ways, TOLERANCE)
         if away == float("inf") and tried.problem is not None:
             raise tried.problem
-        tolerance, why = TOLERANCE, f"{TOLERANCE:.0e}"
+        tolerance, why = TOLERANCE, "the usual bound for float32"
         if TOLERANCE < away < 1e-2:
             noise = self.noise(tried, chosen, manner)
             if noise * NOISE > TOLERANCE:
-                tolerance, why = noise * NOISE, f"{NOISE} times the rounding of the target, {noise:.1e}"
+                tolerance, why = noise * NOISE, f"{NOISE} × {noise:.1e}, how far the target rounds"
         self.chosen, self.manner, self.tolerance = chosen, manner, tolerance
         outputs, _ = tried.run(chosen, manner)
         parity = self.parity(tried, outputs, tolerance, why)
@@ -481,6 +485,7 @@ class Carrier:
         reach = self.target.reach
         assert reach is not None
         done: list[tuple[Any, Any, str]] = []
+        places: set[Hashable] = set()
 
         def exchange(one: Any, other: Any, name: str) -> None:
             before = {name: np.array(reach.read(one, [name])[name])}
@@ -492,12 +497,34 @@ class Carrier:
             for number, names in made.tensors.items():
                 both = self.target.inventory.items[number].native, copy.inventory.items[number].native
                 for name in names:
-                    exchange(*both, name)
-                    done.append((*both, name))
+                    place = self.target.identity(number, name)
+                    if place not in places:  # A tensor of two names would come back.
+                        exchange(*both, name)
+                        done.append((*both, name))
+                        places.add(place)
             whole = True
         finally:
             for entry in () if whole else reversed(done):
                 exchange(*entry)
+
+    def check_filled(self, copy: Side, made: Filled) -> None:
+        """Run the filled target itself; where it is not what its copy was, give it back what it had.
+
+        A copy of a module whose code reaches the module by another way, such as a global name, is not it.
+        """
+        if self.tried is None:
+            return
+        feed, obj = self.tried.feeds[0], self.target.obj
+        with model_adapter(self.target.framework).settled(obj):
+            outputs, _ = called(self.target, obj, feed, self.manner, {})
+        away = gap(side_by_side(self.tried.ours[0], outputs, feed.lengths))
+        if away > self.tolerance:
+            self.swap(copy, made)
+            raise TransferError(
+                f"The outputs of a copy agree, and those of the target itself differ by {away:.1e}.",
+                "Its code reaches its layers by a way that a copy does not have, such as a global name.",
+                "Give the module that runs.",
+            )
 
     def finish(
         self, pairs: list[Pairing], made: Filled, compared: object, left: Sequence[Unit], right: Sequence[Unit]
