@@ -289,37 +289,37 @@ def lstm(x, h, biases=1, directions=1):
 
 
 PAIRS = [
-    (lstm(3, 50, biases=2) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "another-framework"}),
-    (lstm(3, 50) + 51, gw.LSTM(3, 50), "torch", {}, {"head-included", "another-framework"}),
-    (lstm(3, 50, directions=2) + 101, gw.LSTM(3, 50), "keras", {}, {"head-included", "direction-doubled"}),
-    (lstm(3, 50, directions=2) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "direction-doubled"}),
+    (lstm(3, 50, biases=2) + 51, gw.LSTM(3, 50), "keras", {}, ("head-included", "another-framework")),
+    (lstm(3, 50) + 51, gw.LSTM(3, 50), "torch", {}, ("head-included", "another-framework")),
+    (lstm(3, 50, directions=2) + 101, gw.LSTM(3, 50), "keras", {}, ("head-included", "direction-doubled")),
+    (lstm(3, 50, directions=2) + 51, gw.LSTM(3, 50), "keras", {}, ("head-included", "direction-doubled")),
     (
         lstm(3, 50) + 7 * 51,
         gw.LSTM(3, 50, bidirectional=True),
         "keras",
         {},
-        {"head-included", "bidirectional-forgotten"},
+        ("head-included", "bidirectional-forgotten"),
     ),
-    (lstm(3, 50, biases=0) + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "bias-forgotten"}),
+    (lstm(3, 50, biases=0) + 51, gw.LSTM(3, 50), "keras", {}, ("head-included", "bias-forgotten")),
     (
         lstm(8, 50, biases=2),
         gw.LSTM(3, 50),
         "keras",
         {"stale": {"features": 8}},
-        {"stale-variables", "another-framework"},
+        ("stale-variables", "another-framework"),
     ),
-    (lstm(8, 50) + 51, gw.LSTM(3, 50), "keras", {"stale": {"features": 8}}, {"stale-variables", "head-included"}),
-    (30 * (lstm(3, 50, 2)), gw.LSTM(3, 50), "keras", {"timesteps": 30}, {"another-framework", "timesteps-multiplied"}),
-    (3 * 50 * 55 + 51, gw.LSTM(3, 50), "keras", {}, {"head-included", "cell-exchanged"}),
-    (lstm(50, 3) + 4, gw.LSTM(3, 50), "keras", {}, {"head-included", "features-units-exchanged"}),
-    (lstm(3, 50, biases=2), gw.LSTM(3, 50), "keras", {"head": 1}, {"head-forgotten", "another-framework"}),
+    (lstm(8, 50) + 51, gw.LSTM(3, 50), "keras", {"stale": {"features": 8}}, ("stale-variables", "head-included")),
+    (30 * (lstm(3, 50, 2)), gw.LSTM(3, 50), "keras", {"timesteps": 30}, ("another-framework", "timesteps-multiplied")),
+    (3 * 50 * 55 + 51, gw.LSTM(3, 50), "keras", {}, ("head-included", "cell-exchanged")),
+    (lstm(50, 3) + 4, gw.LSTM(3, 50), "keras", {}, ("head-included", "features-units-exchanged")),
+    (lstm(3, 50, biases=2), gw.LSTM(3, 50), "keras", {"head": 1}, ("head-forgotten", "another-framework")),
 ]
 
 
 @pytest.mark.parametrize(("claimed", "spec", "framework", "known", "pair"), PAIRS, ids=lambda each: str(each)[:12])
 def test_two_mistakes_give_a_number(claimed, spec, framework, known, pair):
     found = gw.diagnose(claimed, spec, framework, **known)
-    assert set(found[0].mistake.split(" + ")) == pair
+    assert set(found[0].mistake.split(" + ")) == set(pair)
     assert found[0].value == claimed
     assert found[0].text.startswith("Two mistakes at once. ")
     assert len(found) <= 5

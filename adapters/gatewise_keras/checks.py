@@ -27,8 +27,12 @@ RUNS = (
 """Methods by which a model with a graph runs it. A subclass may have what trains, saves or prints of its own."""
 
 
-def check_bare(obj: Any) -> None:
+def check_bare(obj: Any, *, copied: bool = False) -> None:
     """Refuse an object within which a layer, cell or model does not run the code of its class.
+
+    Args:
+        obj: The layer, cell or model.
+        copied: Whether only what a copy of it would lose is refused: all of it, as a copy is built from a description.
 
     Raises:
         UnsupportedModelError: The layer and the method are named.

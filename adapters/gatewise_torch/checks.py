@@ -23,8 +23,12 @@ def check_module(obj: object) -> None:
         )
 
 
-def check_bare(obj: Any) -> None:
+def check_bare(obj: Any, *, copied: bool = False) -> None:
     """Refuse modules whose behaviour is not their class's, or that hold no numbers.
+
+    Args:
+        obj: The module.
+        copied: Whether only what a copy of it would lose is refused: hooks and changed submodules are copied, too.
 
     Raises:
         UnsupportedModelError: A method was replaced, a hook or a parametrisation acts, a submodule is another one than
@@ -44,6 +48,8 @@ def check_bare(obj: Any) -> None:
                 "Settle them first: torch.nn.utils.parametrize.remove_parametrizations(module, name).",
             )
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *everywhere]
+        if copied:  # weight_norm, prune and the like keep the weights under other names
+            hooks = [hook for hook in hooks if type(hook).__module__.startswith("torch.nn.utils")]
         if hooks:
             said = getattr(hooks[0], "__name__", type(hooks[0]).__name__)
             raise UnsupportedModelError(
@@ -58,7 +64,8 @@ def check_bare(obj: Any) -> None:
                 "A port computes what the class's own code does.",
                 "Put the original back, or port the module without the change and make it around the port.",
             )
-        _check_submodules(where, module)
+        if not copied:
+            _check_submodules(where, module)
     if any(tensor.is_meta for tensor in (*obj.parameters(), *obj.buffers())):
         raise UnsupportedModelError(
             f"A {type(obj).__name__} lies on the device 'meta', where tensors hold no numbers.",

@@ -65,8 +65,11 @@ class Adapter(Protocol):
 class ModelAdapter(Adapter, Protocol):
     """What the adapters can do that know whole models, Keras's and torch's, beside single layers."""
 
-    def check_bare(self, obj: Any) -> None:
-        """Refuse an object whose behaviour is not that of its classes: a replaced method, a hook, an added layer."""
+    def check_bare(self, obj: Any, *, copied: bool = False) -> None:
+        """Refuse an object whose behaviour is not that of its classes: a replaced method, a hook, an added layer.
+
+        ``copied`` refuses only what a copy of the object would lose; a comparison runs the object and its copies.
+        """
 
     def describe(self, obj: Any) -> Network:
         """Return what an object is, in neutral terms."""

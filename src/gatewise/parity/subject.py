@@ -233,7 +233,8 @@ def side(obj: Any) -> Side:
 def readable(obj: Any) -> Side | GatewiseError:
     """Return one side of a comparison, or why its layers cannot be read though it may be called.
 
-    What runs code around that of its class, such as a hook, is not what its layers say.
+    What runs other code than its class's is not what its layers say. Hooks are copied with a module: it is read, and
+    a comparison sees what they do.
     """
     try:
         owner(obj)
@@ -242,7 +243,7 @@ def readable(obj: Any) -> Side | GatewiseError:
     try:
         found = side(obj)
         if hasattr(found.adapter, "check_bare"):
-            found.adapter.check_bare(obj)
+            found.adapter.check_bare(obj, copied=True)
         return found
     except UnsupportedModelError as error:
         return error
