@@ -540,6 +540,40 @@ def test_keras_into_keras(keras):
     np.testing.assert_allclose(first(given), second(given), atol=1e-6)
 
 
+def test_attention_in_blocks(keras, torch):
+    from torch import nn
+
+    source = keras.Input((5, 8))
+    x = source
+    for _ in range(2):
+        x = keras.layers.LayerNormalization(epsilon=1e-5)(x + keras.layers.MultiHeadAttention(2, 4)(x, x))
+        wide = keras.layers.Dense(8)(keras.layers.Dense(16, activation="relu")(x))
+        x = keras.layers.LayerNormalization(epsilon=1e-5)(x + wide)
+    model = shaken(keras.Model(source, x))
+    block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    module = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+    gw.transfer(model, module)
+    check(model, module, numbers(3, 5, 8))
+    back = keras.models.clone_model(model)
+    gw.transfer(module, back, inputs=numbers(2, 5, 8))
+    check(back, module, numbers(3, 5, 8))
+
+
+def test_files_on_both_sides(keras, torch, tmp_path):
+    model = shaken(keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4), keras.layers.Dense(2)]))
+    other = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    other.save(tmp_path / "other.keras")
+    gw.save(gw.port(model, to="torch"), tmp_path / "model.safetensors")
+    given = numbers(4, 6, 3)
+    for file in ("model.keras", "model.safetensors"):
+        done = gw.transfer(tmp_path / file, str(tmp_path / "other.keras"))
+        assert done.parity.passed
+        np.testing.assert_allclose(model(given), done.target(given), atol=1e-6)
+    with pytest.raises(gw.SpecError, match="no model"):
+        gw.transfer(model, {"w": np.zeros(3)})
+
+
 def lstm_step(gates, c, order):
     import torch
 
@@ -826,6 +860,27 @@ def test_twins_that_nothing_tells_apart_are_refused(torch):
     assert torch.equal(module["other"].weight_hh_l0, arrays["one.weight_hh_l0"])
     assert torch.equal(module["first"].weight_hh_l0, arrays["two.weight_hh_l0"])
     assert {pair.how for pair in done.pairs} == {"given", "only fit"}
+
+
+def test_what_cannot_be_a_side_is_said(keras, torch):
+    from torch import nn
+
+    model, module = small(keras), nn.Linear(2, 2)
+    for source, target, words in (
+        (3, module, "belongs to no framework"),
+        (module, None, "belongs to no framework"),
+        ("nowhere.keras", module, "is not there"),
+        (nn.ReLU(), module, "holds no weights"),
+        (module, nn.ReLU(), "holds no weights"),
+        (nn.Linear(2, 2, device="meta"), module, "meta"),
+        (module, nn.Linear(2, 2, device="meta"), "meta"),
+        (keras.Sequential([keras.layers.Dense(2)]), module, "no weights yet"),
+    ):
+        with pytest.raises(gw.GatewiseError, match=words):
+            gw.transfer(source, target)
+    rnn = nn.LSTM(3, 4, batch_first=True)
+    with pytest.raises(gw.TransferError, match="cannot be run on the given inputs"):
+        gw.transfer(model, nn.Sequential(rnn, nn.Linear(4, 2)), inputs=numbers(2, 5, 4))
 
 
 def test_a_name_that_is_no_layer_is_named(keras, torch):

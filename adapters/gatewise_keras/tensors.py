@@ -16,9 +16,41 @@ from gatewise_keras import adapter
 from gatewise_keras.inventory import named
 
 
+def virtual(native: Any) -> tuple[tuple[str, tuple[int, ...]], ...] | None:
+    """Return the projections of an attention as tensors of their own, each (outputs, inputs); of anything else None."""
+    if type(native) is not keras.layers.MultiHeadAttention:
+        return None
+    return tuple((name, tuple(array.shape)) for name, array in read(native, list(_projections(native))).items())
+
+
+def _projections(native: Any) -> dict[str, Any]:
+    """Return the variables of an attention by what they are; of anything else none."""
+    if type(native) is not keras.layers.MultiHeadAttention:
+        return {}
+    parts = {"query": "_query_dense", "key": "_key_dense", "value": "_value_dense", "out_proj": "_output_dense"}
+    found = {}
+    for part, attribute in parts.items():
+        dense = getattr(native, attribute)
+        found[f"{part}.weight"] = dense.kernel
+        if dense.bias is not None:
+            found[f"{part}.bias"] = dense.bias
+    return found
+
+
+def _laid(name: str, array: np.ndarray) -> np.ndarray:
+    """Return a projection's weight (inputs, heads, size), or of the output (heads, size, outputs), as a matrix."""
+    if name.endswith("bias"):
+        return array.reshape(-1)
+    rows = -1 if name.startswith("out_proj") else array.shape[0]
+    return array.reshape(rows, array.shape[-1] if rows == -1 else array.size // rows).T
+
+
 def read(native: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return tensors of a layer as arrays; a kernel with its low-rank one."""
     own = named(native)
+    attention = _projections(native)
+    if attention:
+        return {name: _laid(name, adapter.as_array(attention[name])) for name in names}
     if any("lora_" in name for name in own):
         merged = adapter.read(native)
         return {name: merged[name] for name in names}
@@ -27,7 +59,7 @@ def read(native: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def dtype(native: Any, name: str) -> str:
     """Return the type of a tensor of a layer."""
-    return str(keras.backend.standardize_dtype(named(native)[name].dtype))
+    return str(keras.backend.standardize_dtype((_projections(native) or named(native))[name].dtype))
 
 
 def names_of(obj: Any, items: Sequence[Any]) -> dict[int, tuple[str, ...]]:
@@ -70,12 +102,18 @@ def part(obj: Any, name: str) -> Any:
 
 def identity(native: Any, name: str) -> tuple[Any, ...]:
     """Return what two names of one tensor have in common."""
-    return (id(named(native)[name]),)
+    return (id((_projections(native) | named(native))[name]),)
 
 
 def write(native: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Change tensors of a layer in place; their types stay."""
     own = named(native)
+    for name, variable in _projections(native).items():
+        if name in arrays:
+            values = np.ascontiguousarray(arrays[name].T).reshape(variable.shape)
+            variable.assign(keras.ops.cast(values, variable.dtype))
+    if _projections(native):
+        return
     if any("lora_" in name for name in own):
         adapter.write(native, adapter.read(native) | dict(arrays))
         return

@@ -17,9 +17,28 @@ from gatewise.arrays.native import Call
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch import running
 
+PROJECTIONS = ("query", "key", "value")
+"""What the packed weights of an attention hold, in this order."""
+
+
+def virtual(native: Any) -> tuple[tuple[str, tuple[int, ...]], ...] | None:
+    """Return the projections of an attention as tensors of their own, each (outputs, inputs); of anything else None."""
+    if type(native) is not nn.MultiheadAttention or native.bias_k is not None:
+        return None
+    names = [f"{part}.weight" for part in PROJECTIONS] + ["out_proj.weight"]
+    if native.in_proj_bias is not None:
+        names += [f"{part}.bias" for part in PROJECTIONS] + ["out_proj.bias"]
+    return tuple((name, tuple(stored(native, name).shape)) for name in names)
+
 
 def stored(native: nn.Module, name: str) -> torch.Tensor:
     """Return a tensor of a module by its name within it; of a weight that others make up, the weight."""
+    part, _, kind = name.partition(".")
+    if isinstance(native, nn.MultiheadAttention) and part in PROJECTIONS:
+        alone = getattr(native, f"{part[0]}_proj_weight", None) if kind == "weight" else None
+        packed: Any = getattr(native, f"in_proj_{kind}")
+        weight: torch.Tensor = alone if alone is not None else packed.chunk(3)[PROJECTIONS.index(part)]
+        return weight
     found: Any = native
     for part in name.split("."):
         found = getattr(found, part)
@@ -34,6 +53,7 @@ def read(native: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def array(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor as an array; of bfloat16, which NumPy lacks, as float32."""
+    check_here(tensor)
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
@@ -42,6 +62,16 @@ def array(tensor: torch.Tensor) -> np.ndarray:
             "A tensor is sparse or quantised.", "Dense floats can be copied.", "Dequantise it first: .dequantize()."
         )
     return tensor.numpy()
+
+
+def check_here(tensor: torch.Tensor) -> None:
+    """Raise ``UnsupportedModelError`` where a tensor holds no numbers."""
+    if tensor.is_meta:
+        raise UnsupportedModelError(
+            "A tensor lies on the device 'meta', where tensors hold no numbers.",
+            "Weights are read from memory, and written there.",
+            "Materialise the module first: to_empty(device='cpu'), then load_state_dict.",
+        )
 
 
 def dtype(native: nn.Module, name: str) -> str:
@@ -77,6 +107,10 @@ def write(native: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Change tensors of a module in place; device, type and identity stay."""
     with torch.no_grad():
         for name, values in arrays.items():
+            check_here(stored(native, name))
+            if isinstance(native, nn.MultiheadAttention):
+                stored(native, name).copy_(torch.from_numpy(np.ascontiguousarray(values)))
+                continue
             *path, last = name.split(".")
             owner = stored(native, ".".join(path)) if path else native
             made = torch.from_numpy(np.ascontiguousarray(values))

@@ -268,7 +268,7 @@ def couple(source: Unit, target: Unit) -> list[tuple[tuple[str, tuple[int, ...]]
     pairs = []
     for yours in target.tensors:
         fitting = [mine for mine in left if _bare(mine[1]) == _bare(yours[1])]
-        best = next((mine for mine in fitting if _role(mine[0]) == _role(yours[0])), fitting[0])
+        best = min(fitting, key=lambda mine: (mine[0] != yours[0], _role(mine[0]) != _role(yours[0])))
         left.remove(best)
         pairs.append((best, yours))
     return pairs

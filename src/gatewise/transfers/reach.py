@@ -21,6 +21,9 @@ class Tensors(Protocol):
     def read(self, native: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return tensors of a layer; they may share memory with it, and are not to be written to."""
 
+    def virtual(self, native: Any) -> tuple[tuple[str, tuple[int, ...]], ...] | None:
+        """Return the tensors of a layer as all frameworks have them, where its own are packed; else None."""
+
     def dtype(self, native: Any, name: str) -> str:
         """Return the type of a tensor of a layer."""
 

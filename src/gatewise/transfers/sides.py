@@ -211,7 +211,8 @@ def units(side: Side, *, repeats: bool) -> list[Unit]:
             "aliases": side.names.get(number, ()),
         }
         if item.spec is None or item.layout is None:
-            shapes = tuple((each.name, each.shape) for each in tensors)
+            virtual = side.reach.virtual(item.native) if side.reach is not None else None
+            shapes = virtual or tuple((each.name, each.shape) for each in tensors)
             made.append(Unit(name, spec=None, layout=None, tensors=shapes, **common))
             continue
         if not isinstance(item.spec, Recurrent):

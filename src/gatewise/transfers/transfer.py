@@ -132,9 +132,11 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Side:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first line of what another framework says."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+    """Return the first line of what another framework says that says anything."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return f"{type(error).__name__}: {(telling or lines or [''])[0]}"[:300]
 
 
 class Carrier:
@@ -185,6 +187,13 @@ class Carrier:
         Raises:
             TransferError: A layer has no partner, or cannot go to it.
         """
+        for side, held in ((self.source, self.ours), (self.target, self.theirs)):
+            if not held:
+                raise TransferError(
+                    f"{side.label[0].upper()}{side.label[1:]} holds no weights.",
+                    "There is nothing to carry.",
+                    "Give the models themselves.",
+                )
         given_pairs, ours, theirs = self.given()
         pairs, left, right = paired(self.source, self.target, ours, theirs)
         pairs = [*given_pairs, *pairs]
@@ -279,7 +288,7 @@ class Carrier:
         for unit in left:
             roles = {each.name: each.role for each in side.item(unit).tensors}
             names = [name for name, _ in unit.tensors] or list(roles)
-            if not all(roles[name] is Role.BUFFER for name in names):
+            if not all(roles.get(name) is Role.BUFFER for name in names):
                 found.append(unit)
         return found
 
@@ -458,11 +467,16 @@ class Carrier:
             f"{_joined([pair.source.name for pair in group])} → {_joined([pair.target.name for pair in group])}"
             for group in weak
         ]
-        example = {pair.source.name: pair.target.name for group in weak for pair in group}
+        example: dict[str, str] = {}
+        for group in weak:
+            mine = sorted((pair.source for pair in group), key=_place)
+            yours = sorted((pair.target for pair in group), key=_place)
+            example |= {one.name: other.name for one, other in zip(mine, yours, strict=True)}
+        settle = "Give inputs=… to settle it by running both, or say" if self.source.reach is not None else "Say"
         return TransferError(
             "Layers of equal shape may be paired in more than one way.",
             "\n".join([*lines, *([why] if why else [])]),
-            f"Give inputs=… to settle it by running both, or say it: pairs={example!r}",
+            f"{settle} which is which, such as pairs={example!r}",
         )
 
     def differ(self, pairs: list[Pairing], parity: Parity, away: float, found: tuple[Found, ...]) -> TransferError:
@@ -614,6 +628,10 @@ def _one_of(unit: Unit, taken: Iterable[Unit]) -> str:
     """Say what is left over; where others have the same sizes it may be any of them."""
     twins = [other.name for other in taken if other.sizes == unit.sizes]
     return f"{unit.name} {_what(unit)}" if not twins else f"one of {', '.join([unit.name, *twins])} {_what(unit)}"
+
+
+def _place(unit: Unit) -> tuple[int, tuple[int, int]]:
+    return unit.item, unit.place
 
 
 def _what(unit: Unit) -> str:
