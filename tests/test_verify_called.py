@@ -282,6 +282,7 @@ def test_functions_and_their_models(kinds, subclass, inputs):
         gw.verify(5, loop, inputs=inputs)
 
 
+@pytest.mark.filterwarnings("ignore:The source returns states as h_n:gatewise.errors.PortWarning")
 def test_a_replaced_forward_is_called(torch, inputs):
     layer = torch.nn.GRU(3, 4, batch_first=True)
     there = gw.port(layer, to="keras")

@@ -176,14 +176,18 @@ def _derive(offers: dict[_Key, _Offer], rank: int, spec: Recurrent, axis: int, s
                 add((rank, what, "forward"), base, f"the forward half of {base.pick.name}", lambda a: a[..., :width])
                 add((rank, what, "backward"), base, f"the backward half of {base.pick.name}", lambda a: a[..., width:])
     for side in sides:
+        # A layer that returns its states returns all it has, as torch's do. Where none come, the steps, or the last of
+        # them, are what somebody chose: to take the one for the other would hide a lost return_sequences.
+        keys = ("last", "state_h") if (rank, "state_h", side) in offers else ("state_h",)
         if (base := offers.get((rank, "steps", side))) is not None:
             # Both frameworks turn the outputs of the backward half back: it ends at the first step.
             at = 0 if side == "backward" else -1
             words = f"the {'first' if at == 0 else 'last'} step of {base.words or base.pick.name}"
-            add((rank, "last", side), base, words, lambda array, at=at: np.take(array, at, axis))  # type: ignore[misc]
+            for key in keys if states_are_outputs else keys[:-1]:
+                add((rank, key, side), base, words, lambda array, at=at: np.take(array, at, axis))  # type: ignore[misc]
         if states_are_outputs:
             for key, other in (("last", "state_h"), ("state_h", "last")):
-                if (base := offers.get((rank, other, side))) is not None:
+                if (base := offers.get((rank, other, side))) is not None and (base.own or key == "state_h"):
                     add((rank, key, side), base, base.words or base.pick.name, lambda array: array)
     for what in ("steps", "last"):
         halves = [offers.get((rank, what, side)) for side in sides]
