@@ -559,7 +559,10 @@ def test_half_precision():
 def test_what_nothing_explains():
     a, b = ported(gw.Network.chain(gw.LSTM(3, 4, return_state=False), gw.Dense(4, 2)))
     b.dense.register_forward_hook(lambda layer, given, made: made + torch.sin(37 * made))
-    assert found(a, b) == ()
+    [only] = gw.verify(a, b).diagnosis  # no mistake that is known, but the place is
+    assert only.layer == "dense"
+    assert "have the same input and weights, and give other outputs" in only.text
+    assert np.isnan(only.after)
 
 
 # ── the network that guesses run in ─────────────────────────────────────────────────────────────────────────────
