@@ -574,6 +574,56 @@ def test_files_on_both_sides(keras, torch, tmp_path):
         gw.transfer(model, {"w": np.zeros(3)})
 
 
+@pytest.mark.parametrize("given", ["list", "dict"])
+def test_outputs_by_name_and_in_order(keras, torch, given):
+    """A dict is compared by its keys with another dict, and in its order with a list: twins stay apart."""
+    from torch import nn
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            if given == "list":
+                return {"mu": self.two(x), "lv": self.one(x)}
+            return {"lv": self.one(x), "mu": self.two(x)}
+
+    source = keras.Input((4,))
+    made = {name: keras.layers.Dense(4)(source) for name in ("mu", "lv")}
+    model = shaken(keras.Model(source, list(made.values()) if given == "list" else made))
+    module = Heads()
+    gw.transfer(model, module)
+    x = numbers(3, 4)
+    here, there = model(x), module(torch.as_tensor(x))
+    for place, name in enumerate(("mu", "lv")):
+        mine = here[place if given == "list" else name]
+        np.testing.assert_allclose(there[name].detach().numpy(), mine, atol=1e-5)
+
+
+def test_lengths_among_the_given_inputs(keras, torch):
+    from torch import nn
+    from torch.nn.utils.rnn import pack_padded_sequence
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x, lengths):
+            return self.rnn(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][-1]
+
+    model = shaken(keras.Sequential([keras.Input((None, 3)), keras.layers.Masking(), keras.layers.GRU(4)]))
+    x, lengths = numbers(3, 5, 3), np.array([2, 5, 3])
+    for row, length in enumerate(lengths):
+        x[row, length:] = 0
+    module = Net()
+    done = gw.transfer(model, module, inputs=(x, lengths))
+    assert done.parity.passed
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.as_tensor(x), torch.as_tensor(lengths)), model(x), atol=1e-6)
+
+
 def lstm_step(gates, c, order):
     import torch
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gatewise.arrays.native import Call
+from gatewise.arrays.native import Call, Outputs
 from gatewise.errors import UnsupportedModelError
 from gatewise_keras import adapter
 from gatewise_keras.inventory import named
@@ -230,13 +230,29 @@ def _watch(native: Any, number: int, calls: list[Call]) -> None:
     object.__setattr__(native, "call", seen)
 
 
-def flat(made: Any) -> list[np.ndarray]:
+def flat(made: Any) -> Outputs:
     """Return the tensors of nested outputs as arrays."""
-    return [
-        adapter.as_array(each)
-        for each in keras.tree.flatten(made)
-        if hasattr(each, "shape") and hasattr(each, "dtype") and not isinstance(each, keras.KerasTensor)
-    ]
+    found = Outputs()
+    if isinstance(made, dict):
+        for name, value in made.items():
+            found.add(str(name), flat(value))
+    elif isinstance(made, tuple | list):
+        for value in made:
+            found.add("", flat(value))
+    elif hasattr(made, "shape") and hasattr(made, "dtype") and not isinstance(made, keras.KerasTensor):
+        found.append(adapter.as_array(made))
+    return found
+
+
+def capacity(obj: Any) -> int | None:
+    """Return how many arguments a call takes by position; of a model with a graph, how many inputs."""
+    inputs = getattr(obj, "inputs", None)
+    if inputs:
+        return len(inputs)
+    with contextlib.suppress(TypeError, ValueError):
+        found = inspect.signature(obj.call).parameters.values()
+        return None if any(each.kind is each.VAR_POSITIONAL for each in found) else len(parameters_of(obj))
+    return None
 
 
 def _tensor(obj: Any, value: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from gatewise.arrays.native import Call
+from gatewise.arrays.native import Call, Outputs
 from gatewise.errors import UnsupportedModelError
 from gatewise_torch import running
 
@@ -210,17 +210,28 @@ def observe(
             module.training = True
 
 
-def flat(made: Any) -> list[np.ndarray]:
+def flat(made: Any) -> Outputs:
     """Return the tensors of nested outputs as arrays; packed sequences padded."""
+    found = Outputs()
     if isinstance(made, torch.Tensor):
-        return [np.array(array(made))]
-    if isinstance(made, PackedSequence):
-        return [np.array(array(pad_packed_sequence(made, batch_first=True)[0]))]
-    if isinstance(made, Mapping):
-        return [each for name in sorted(made, key=str) for each in flat(made[name])]  # as Keras does
-    if isinstance(made, tuple | list):
-        return [each for value in made for each in flat(value)]
-    return []
+        found.append(np.array(array(made)))
+    elif isinstance(made, PackedSequence):
+        found.append(np.array(array(pad_packed_sequence(made, batch_first=True)[0])))
+    elif isinstance(made, Mapping):
+        for name, value in made.items():
+            found.add(str(name), flat(value))
+    elif isinstance(made, tuple | list):
+        for value in made:
+            found.add("", flat(value))
+    return found
+
+
+def capacity(obj: nn.Module) -> int | None:
+    """Return how many arguments ``forward`` takes by position; None where any number."""
+    with contextlib.suppress(TypeError, ValueError):
+        found = inspect.signature(obj.forward).parameters.values()
+        return None if any(each.kind is each.VAR_POSITIONAL for each in found) else len(parameters_of(obj))
+    return None
 
 
 def _tensor(obj: nn.Module, value: Any) -> Any:

@@ -32,6 +32,22 @@ BOTH_DIRECTIONS: dict[str, Collection[Any]] = {"merge": ("concat", *MERGES), "go
 """What a pair of directions can be built with; ``go_backwards`` would exchange the two."""
 
 
+class Outputs(list[np.ndarray]):
+    """What a model gives, as arrays in its own order.
+
+    Attributes:
+        names: The key of each, where it stands in a dict; else empty.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def add(self, name: str, values: Outputs) -> None:
+        """Take in what stands at a key of a dict, or without one."""
+        inner = values.names or ("",) * len(values)
+        self.names += tuple(f"{name}.{each}".strip(".") for each in inner)
+        self.extend(values)
+
+
 class Call(NamedTuple):
     """One call of one layer of a model, as it was seen: the layer's number, and the arrays in and out."""
 

@@ -73,6 +73,9 @@ class Tensors(Protocol):
     def parameters_of(self, obj: Any) -> list[tuple[str, bool]]:
         """Return the names of the arguments of a call, and whether each is needed."""
 
+    def capacity(self, obj: Any) -> int | None:
+        """Return how many arguments a call takes by position; None where any number."""
+
     def shapes_of_inputs(self, obj: Any) -> list[tuple[str, tuple[int | None, ...], str]] | None:
         """Return name, shape and type of each input, with the batch, where an object says them; "" is not known."""
 

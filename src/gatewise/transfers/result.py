@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from gatewise.parity.result import Parity
+    from gatewise.report.tables import Report
 
 
 class Carried(NamedTuple):
@@ -47,6 +48,22 @@ class Transfer:
     source_left: tuple[str, ...] = ()
     target_left: tuple[str, ...] = ()
 
+    def report(self) -> Report:
+        """Return the table of pairs, the remarks and the comparison, to be printed."""
+        from gatewise.report.transfers import transferring
+
+        return transferring(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pairs, the verdict of the outputs and the remarks, as plain data."""
+        return {
+            "pairs": [pair._asdict() for pair in self.pairs],
+            "parity": None if self.parity is None else self.parity.verdict,
+            "remarks": list(self.remarks),
+            "source_left": list(self.source_left),
+            "target_left": list(self.target_left),
+        }
+
     def __str__(self) -> str:
         return self._shown("plain")
 
@@ -62,6 +79,5 @@ class Transfer:
 
     def _shown(self, format: str) -> str:
         from gatewise.report.tables import render
-        from gatewise.report.transfers import transferring
 
-        return render(transferring(self), format)
+        return render(self.report(), format)

@@ -40,12 +40,14 @@ class Manner(NamedTuple):
     Attributes:
         words: What is done, for people; empty where nothing is.
         axes: ``""``, ``"time first"`` or ``"channels first"``.
-        lengths: ``""``, ``"argument"`` or ``"packed"``: how it is told the lengths of sequences.
+        lengths: ``""``, ``"argument"``, ``"mask"`` or ``"packed"``: how it is told the lengths of sequences.
+        name: The argument that it is told them by.
     """
 
     words: str = ""
     axes: str = ""
     lengths: str = ""
+    name: str = ""
 
 
 class Compared(NamedTuple):
@@ -92,7 +94,14 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 def given(inputs: Any) -> Feed | None:
     """Return what a user gave, as arrays, or a file of them; None where it is None."""
     read = read_inputs(inputs)
-    return None if read is None else Feed(read.args, read.kwargs, f"the given inputs, {read.text()}")
+    if read is None:
+        return None
+    lengths = None
+    if len(read.args) == 2 and all(isinstance(each, np.ndarray) for each in read.args):
+        first, second = read.args
+        if second.shape == first.shape[:1] and second.dtype.kind in "iu" and first.ndim > 1:
+            lengths = second if second.min() > 0 and second.max() <= first.shape[1] else None
+    return Feed(read.args, read.kwargs, f"the given inputs, {read.text()}", lengths)
 
 
 def drawn(side: Side, other: Side, random: np.random.Generator) -> list[Feed]:
@@ -174,11 +183,14 @@ def manners(side: Side, feed: Feed) -> list[Manner]:
     names = side.reach.parameters_of(side.obj)
     needed = [name for name, need in names if need]
     count = len(feed.args) + len(feed.kwargs)
-    lengths = [name for name in needed[count:] if "len" in name.lower()]
-    if len(needed) == count + 1 and lengths:
-        words = f"with the lengths of its sequences as {lengths[0]!r}"
+    if len(needed) == count + 1:
+        [name] = needed[count:]
+        kind = "mask" if "mask" in name.lower() else "argument"
+        words = f"with {'a mask' if kind == 'mask' else 'the lengths'} of its sequences as {name!r}"
         turned = f"{words}, axes 0 and 1 of its inputs swapped (batch and time)"
-        made = [Manner(words, "", "argument"), Manner(turned, "time first", "argument")]
+        made = [Manner(words, "", kind, name), Manner(turned, "time first", kind, name)]
+        if kind == "mask":
+            made.append(Manner(f"{words}, true where it is padded", "", "padding", name))
     arrays = [each for each in (*feed.args, *feed.kwargs.values()) if isinstance(each, np.ndarray)]
     if made == [Manner()]:
         if any(array.ndim >= 2 for array in arrays):
@@ -202,12 +214,16 @@ def called(
         inputs = side.reach.shapes_of_inputs(obj)
         if inputs is None and not set(kwargs) <= set(known):
             args, kwargs = list(kwargs.values()), {}
+    most = side.reach.capacity(obj)
+    if most is not None and len(args) > most >= 1:
+        args = args[:most]
     lengths = None
     if manner.lengths:
         first = next((each for each in (*feed.args, *feed.kwargs.values()) if isinstance(each, np.ndarray)), None)
         lengths = feed.lengths if feed.lengths is not None else _full(first)
-        if manner.lengths == "argument":
-            args.append(lengths)
+        if manner.lengths != "packed":
+            steps = np.arange(first.shape[1] if first is not None else 0)[None, :] < lengths[:, None]
+            kwargs[manner.name] = {"argument": lengths, "mask": steps}.get(manner.lengths, ~steps)
             lengths = None
     return side.reach.observe(obj, args, kwargs, natives, lengths)
 
@@ -257,6 +273,9 @@ def side_by_side(
 
     Behind the end of a padded sequence what is given means nothing: there the target's counts as the source's.
     """
+    names = [getattr(each, "names", ()) for each in (ours, theirs)]
+    if all(all(each) and each for each in names) and set(names[0]) == set(names[1]):
+        theirs = [theirs[names[1].index(name)] for name in names[0]]
     made: list[Compared] = []
     left = list(range(len(theirs)))
     for place, mine in enumerate(ours):
