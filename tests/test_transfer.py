@@ -624,6 +624,21 @@ def test_lengths_among_the_given_inputs(keras, torch):
         np.testing.assert_allclose(module(torch.as_tensor(x), torch.as_tensor(lengths)), model(x), atol=1e-6)
 
 
+def test_half_precision_is_compared_as_such(keras, torch):
+    from torch import nn
+
+    mixed = keras.layers.LSTM(4, dtype="mixed_float16", name="lstm")
+    model = shaken(keras.Sequential([keras.Input((None, 3)), mixed, keras.layers.Dense(2, name="dense")]))
+    done = gw.transfer(model, recurrent_net(torch, nn.LSTM(3, 4, batch_first=True), lambda y: y[:, -1]))
+    assert done.parity.passed
+    assert "half precision" in done.parity.why
+    module = recurrent_net(torch, nn.LSTM(3, 4, batch_first=True), lambda y: y[:, -1]).bfloat16()
+    done = gw.transfer(small(keras), module)
+    assert done.parity.passed
+    assert module.rnn.weight_ih_l0.dtype == torch.bfloat16
+    assert any("cast from float32 to bfloat16" in remark for remark in done.remarks)
+
+
 def lstm_step(gates, c, order):
     import torch
 

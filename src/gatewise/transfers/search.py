@@ -32,6 +32,9 @@ from gatewise.transfers.trials import (
 MOST_RUNS, MOST_SECONDS = 5000, 60.0
 """How often, and how long, a target is run to settle which twin is which."""
 
+SHARP = 1e-4
+"""Up to which difference of the outputs the first pairing that agrees is taken."""
+
 OUTPUTS, GIVEN = "outputs", "given"
 """How a pair was decided: by the outputs, or by the user."""
 
@@ -285,11 +288,12 @@ def settled(
                     likely = min(likely, found)
                 if not found >= best[0]:
                     best = found, list(candidate), manner
-                if found <= tolerance or tried.spent:
+                if found <= min(tolerance, SHARP) or tried.spent:
                     break
-            if best[0] <= tolerance or tried.spent:
+            if best[0] <= min(tolerance, SHARP) or tried.spent:
                 break
-        if best[0] <= tolerance or tried.spent:
+        # Where numbers are rough, what is merely near may be wrong: the nearest is wanted.
+        if best[0] <= (tolerance if candidates is _climbed else min(tolerance, SHARP)) or tried.spent:
             break
     away, chosen, manner = best
     if tolerance < likely < 5 * away:

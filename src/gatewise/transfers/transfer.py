@@ -36,6 +36,13 @@ NOISE = 20
 """How many times the rounding of the target itself they may be apart."""
 
 
+HALF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Types of half precision, with how far they round."""
+
+HALVES = 4
+"""How many times what half precision rounds they may be apart, where a side computes in it."""
+
+
 def transfer(
     source: Any,
     target: Any,
@@ -129,6 +136,16 @@ def _array(name: str, value: Any) -> np.ndarray:
 def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Side:
     held, by_item = inventory_of_arrays(arrays, label)
     return Side(held.framework, label, held, arrays=by_item)
+
+
+def _rounding(side: Side) -> float:
+    """Return how far the coarsest type that a model computes in rounds, where that is half precision; else 0."""
+    if side.obj is None:
+        return 0.0
+    adapter = model_adapter(side.framework)
+    rounding = getattr(adapter, "rounding", None)
+    rough = float(rounding(side.obj)) if rounding is not None else HALF.get(adapter.dtype_of(side.obj), 0.0)
+    return rough if rough > 1e-6 else 0.0
 
 
 def _line(error: BaseException) -> str:
@@ -307,13 +324,17 @@ class Carrier:
             return pairs, None
         again = self.by_use(tried, ways, pairs)
         self.tried = tried
-        chosen, manner, away = settled(tried, again, self.twins, ways, TOLERANCE)
+        rough = max(_rounding(self.source), _rounding(self.target))
+        usual = max(TOLERANCE, HALVES * rough)
+        chosen, manner, away = settled(tried, again, self.twins, ways, usual)
         if away == float("inf") and tried.problem is not None:
             raise tried.problem
-        tolerance, why = TOLERANCE, "the usual bound for float32"
-        if TOLERANCE < away < 1e-2:
+        tolerance, why = usual, "the usual bound for float32"
+        if usual > TOLERANCE:
+            why = f"{HALVES} × {rough:.1e}, how far half precision rounds"
+        if usual < away < 1e-2:
             noise = self.noise(tried, chosen, manner)
-            if noise * NOISE > TOLERANCE:
+            if noise * NOISE > usual:
                 tolerance, why = noise * NOISE, f"{NOISE} × {noise:.1e}, how far the target rounds"
         self.chosen, self.manner, self.tolerance = chosen, manner, tolerance
         outputs, _ = tried.run(chosen, manner)
