@@ -43,11 +43,20 @@ def wrong_copies(source: Any, target: Any, inputs: Any = None) -> tuple[Found, .
         text = " ".join(line.strip() for line in str(error).splitlines() if "Hint:" not in line)
         return (Found("", "option", text, float("inf"), float("nan")),)
     except GatewiseError:
+        return ()  # It cannot be taken apart: then there is nothing to say.
+    try:
+        return _compared(carrier, pairs)
+    except GatewiseError:
         return ()
+
+
+def _compared(carrier: Carrier, pairs: list[Pairing]) -> tuple[Found, ...]:
+    """Return the mistakes in the weights, then what else differs; the target comes back as it was."""
     theirs = {unit: _held(carrier.target, unit) for unit in carrier.theirs}
     others: tuple[Found, ...] = ()
     reach = carrier.target.reach
-    assert reach is not None
+    if reach is None:
+        return ()
     with carrier.rehearsing() as (copy, _):
         start = reach.snapshot(copy)
         try:
