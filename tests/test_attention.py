@@ -380,7 +380,7 @@ REFUSED = {
         "an entry for each step",
     ),
     "one step": (lambda k, x: k.layers.Attention()([x[:, None], x[:, None]]), "inputs"),
-    "code of its own": (lambda k, x: type("Mine", (k.layers.Attention,), {})()([x, x]), "is a Mine"),
+    "code of its own": (lambda k, x: type("Mine", (k.layers.Attention,), {})()([x, x]), "of class Mine"),
     "many heads": (lambda k, x: k.layers.MultiHeadAttention(2, 3)(x, x), "MultiHeadAttention"),
     "a mask of other axes": (lambda k, x: k.layers.Attention()([x, x], mask=[x > 0, None]), "mask"),
 }

@@ -424,12 +424,12 @@ BAD = {
     ),
     "tokens of an lstm": (["count", "keras", *LAYER, "--tokens", "3"], 2, ["LSTM has no option 'tokens'"]),
     "unknown activation": (["count", "keras", *LAYER, "--activation", "rellu"], 2, ["'rellu'", "Did you mean 'relu'?"]),
-    "what a framework lacks": (["count", "keras", *LAYER, "--projection", "2"], 2, ["cannot hold projection=2"]),
-    "what a class lacks": (["count", "torch:LSTMCell", *LAYER, "--layers", "2"], 2, ["cannot hold layers=2"]),
+    "what a framework lacks": (["count", "keras", *LAYER, "--projection", "2"], 2, ["does not support projection=2"]),
+    "what a class lacks": (["count", "torch:LSTMCell", *LAYER, "--layers", "2"], 2, ["does not support layers=2"]),
     "impossible pair": (
         ["map", "keras", "torch", "--cell", "GRU", "--reset", "before", *LAYER],
         1,
-        ["No plan from keras:GRU to torch:GRU", "resets before", "Train the source with the other reset"],
+        ["No plan from keras:GRU to torch:GRU", "resets before", "train the source with the other reset"],
     ),
     "timesteps text": (["count", "keras", *LAYER, "--timesteps", "many"], 2, ["timesteps"]),
 }
@@ -439,7 +439,7 @@ USAGE = {
     "unknown command": (["cuont", "keras"], ["No command is called 'cuont'", "Did you mean 'count'?"]),
     "unknown cell": (
         ["count", "keras", *LAYER, "--cell", "LSTN"],
-        ["'LSTN' is not a kind of layer", "Did you mean 'lstm'?"],
+        ["'LSTN' is not a kind of layer", "Did you mean 'LSTM'?"],
     ),
     "unknown reset": (["count", "keras", *LAYER, "--reset", "never"], ["never", "after"]),
     "no framework": (["count", *LAYER], ["FRAMEWORKS"]),
@@ -605,7 +605,7 @@ def _with(**changes):
 
 
 FILES = {
-    "missing": (_missing, ["missing.npz", "is not there"]),
+    "missing": (_missing, ["No such file", "missing.npz"]),
     "truncated": (_truncated, ["cannot be read"]),
     "a cut member": (_cut_member, ["cannot be read"]),
     "a flipped byte": (_flipped, ["cannot be read"]),
@@ -766,13 +766,13 @@ def test_a_size_that_contradicts_the_arrays_is_refused(tmp_path):
 
 
 BAD_CASES = {
-    "missing": (None, ["cannot be read"]),
+    "missing": (None, ["No such file"]),
     "not toml": ("title = ", ["is not TOML"]),
     "not text": (b"\xff\xfe\x00", ["is not TOML"]),
     "no cases": ("title = 'x'", ["has no cases"]),
     "no layers": ("[[case]]\nid = 'a'", ["case a has no layers"]),
     "unknown field": ("[[case]]\nlayer = ['LSTM(3, 5)']", ["unknown field 'layer'", "Did you mean 'layers'?"]),
-    "unknown layer": ("[[case]]\nlayers = ['LSTN(3, 5)']", ["is no layer", "Did you mean 'LSTM'?"]),
+    "unknown layer": ("[[case]]\nlayers = ['LSTN(3, 5)']", ["is not a layer", "Did you mean 'LSTM'?"]),
     "unknown option": ("[[case]]\nlayers = ['LSTM(3, 5, unit=3)']", ["has no option 'unit'", "Did you mean 'units'?"]),
     "units 0": ("[[case]]\nid = 'a'\nlayers = ['LSTM(3, 0)']", ["case a: units=0 is out of range"]),
     "code": ("[[case]]\nlayers = ['LSTM(3, __import__(\"os\").getpid())']", ["not a plain value"]),
@@ -810,3 +810,65 @@ def test_help_names_every_command():
         assert command.help
         assert "Traceback" not in ok(name, "--help")
     assert gw.__version__ in ok("--version")
+
+
+STATE = {
+    "lstm.weight_ih_l0": (20, 3),
+    "lstm.weight_hh_l0": (20, 5),
+    "lstm.bias_ih_l0": (20,),
+    "lstm.bias_hh_l0": (20,),
+    "fc.weight": (1, 5),
+    "fc.bias": (1,),
+}
+
+
+def test_one_layer_of_a_state_dict_is_mapped(tmp_path):
+    """The arrays of one layer among those of a model: which, is said; where it is open, the layers are listed."""
+    arrays = {name: np.random.default_rng(0).normal(size=shape).astype("float32") for name, shape in STATE.items()}
+    np.savez(tmp_path / "net.npz", **arrays)
+    done = invoke("map", "torch", "keras", "--weights", tmp_path / "net.npz")
+    assert done.exit_code == 2
+    for words in ("2 layers", "'lstm': LSTM(features=3, units=5)", "'fc': Dense(features=5, units=1)", "--cell"):
+        assert words in done.stderr
+    out = tmp_path / "keras.npz"
+    done = invoke("map", "torch", "keras", "--cell", "LSTM", "--weights", tmp_path / "net.npz", "-o", out)
+    assert done.exit_code == 0, done.stderr
+    assert "these are the arrays of 'lstm'; those of 'fc' are left out" in done.stderr
+    assert np.array_equal(np.load(out)["kernel"], arrays["lstm.weight_ih_l0"].T)
+
+
+def test_arrays_of_another_framework_are_told_apart(tmp_path):
+    np.savez(tmp_path / "net.npz", **{name: np.zeros(shape) for name, shape in STATE.items()})
+    done = invoke("map", "keras", "torch", "--weights", tmp_path / "net.npz")
+    assert done.exit_code == 2
+    assert "keras:LSTM stores kernel, recurrent_kernel, bias." in done.stderr
+    assert "They are those of torch:LSTM: name it as the source." in done.stderr
+
+
+def test_hints_lead_on(tmp_path, monkeypatch):
+    """Every missing size at once, both directions as an option, the file that was meant, and the target's suffix."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    hints = {
+        ("count", "keras"): ("LSTM needs features and units.", "Give -x 3 -u 50, say."),
+        ("count", "keras", "--cell", "BiGRU"): ("Use --cell GRU --bidirectional.",),
+        ("count", "model.keras", "-x", "3", "-u", "5"): ("leave --features and --units out",),
+        ("port", "Modle.keras", "x.safetensors"): ("No such file: Modle.keras.", "Did you mean 'model.keras'?"),
+        ("port", "missing.keras", "x.safetensors"): ("No such file", "Check the name."),
+        ("port", "model.keras", "torch"): ("as in torch.safetensors",),
+        ("table", "cases.tom"): ("No such file: cases.tom.",),
+    }
+    for command, words in hints.items():
+        done = invoke(*command)
+        assert (done.exit_code, done.stdout) == (2, "")
+        for word in words:
+            assert word in done.stderr
+    assert "[[case]]" in invoke("table", "--help").stdout
+
+
+def test_a_port_does_not_replace_its_source(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"PK")
+    with pytest.raises(FileError, match="is the file to read"):
+        gw.port_file(path, tmp_path / "." / "model.keras")
+    assert path.read_bytes() == b"PK"

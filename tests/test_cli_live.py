@@ -319,7 +319,7 @@ def test_classes_of_ones_own(keras, tmp_path):
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        (None, ("is not there", "Check the name")),
+        (None, ("No such file", "Check the name")),
         (b"", ("no zip file",)),
         (b"\x89HDF\r\n\x1a\n and so on", ("no zip file", ".h5")),
         (b"PK\x03\x04 and so on", ("no zip file",)),
@@ -368,7 +368,7 @@ def test_other_bad_use(source, tmp_path):
         (("port", tmp_path / "m.txt", tmp_path / "m.keras"), ("m.txt",)),
         (("port", source, tmp_path / "nowhere" / "m.safetensors"), ("cannot be written",)),
         (("verify", source, arrays), ("no model",)),
-        (("verify", source, tmp_path / "other.keras"), ("is not there",)),
+        (("verify", source, tmp_path / "other.keras"), ("No such file",)),
         (("build", "torch", tmp_path / "m.keras", "-x", "3", "-u", "5"), ("m.keras",)),
         (("build", "torch", tmp_path / "m.pickle", "-x", "3", "-u", "5"), ("unsupported file type .pickle",)),
         (("build", "tortch", tmp_path / "m.safetensors", "-x", "3", "-u", "5"), ("Did you mean 'torch'",)),
@@ -385,6 +385,6 @@ def test_the_command_itself_prints_one_message_and_no_more(keras, tmp_path):
     command = [sys.executable, "-m", "gatewise", "port", "bad.keras", "m.safetensors"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("UnsupportedModelError: Layer 'conv' is a Conv1D")
+    assert done.stderr.startswith("UnsupportedModelError: Layer 'conv' is of class Conv1D")
     assert len(done.stderr.splitlines()) == 3
     assert files(tmp_path) == ["bad.keras"]

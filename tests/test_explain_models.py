@@ -582,7 +582,7 @@ def test_wrong_arguments_are_one_readable_message(torch, tmp_path):
     for first, second, options, words in (
         (module, tmp_path / "model.keras", {}, "is a folder"),
         (module, tmp_path / "some.weights.h5", {}, "weights without the model"),
-        (module, tmp_path / "model.pt", {}, "is not there"),
+        (module, tmp_path / "model.pt", {}, "No such file"),
         (module, torch.nn.Parameter(torch.zeros(3)), {}, "is no module"),
         (module, module, {"of": ["stored"]}, "Known: 'parameters'"),
     ):

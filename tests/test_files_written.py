@@ -193,7 +193,7 @@ def test_a_missing_file_is_said_first_and_before_any_framework_is_imported(tmp_p
     )
     (tmp_path / "there.keras").write_bytes(b"PK\x03\x04")
     for source, target, word in (
-        ("missing.keras", "x.bad", "missing.keras is not there"),
+        ("missing.keras", "x.bad", "No such file: missing.keras"),
         ("there.keras", "x.bad", "x.bad: unsupported file type .bad"),
     ):
         command = [sys.executable, "-c", checked, "port", source, target]

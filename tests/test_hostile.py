@@ -336,8 +336,8 @@ def folder(tmp_path, monkeypatch):
 
 LONG = "a" * 300 + ".npz"
 FILES = {
-    "not there, with an output that is": ("missing.npz", "lstm.npz", ["missing.npz is not there"]),
-    "a name too long": (LONG, "out.npz", ["is not there"]),
+    "not there, with an output that is": ("missing.npz", "lstm.npz", ["No such file: missing.npz"]),
+    "a name too long": (LONG, "out.npz", ["No such file"]),
     "an output too long": ("lstm.npz", LONG, ["cannot be written"]),
     "a folder": ("folder.npz", "out.npz", ["folder.npz is a folder"]),
     "here": (".", "out.npz", [". is a folder"]),

@@ -175,7 +175,7 @@ def test_inspect_says_what_a_keras_file_holds(keras, model, files):
     assert {each.dtype for each in kept} == {"float32"}
     assert len(found.optimizer) == len(model.optimizer.variables)
     assert found.portable is False
-    assert "'odd' is a Conv1DTranspose" in found.reason
+    assert "'odd' is of class Conv1DTranspose" in found.reason
     text = invoke("inspect", files / "model.keras").stdout
     for words in ("a Sequential model of Keras", keras.__version__, "gatewise cannot port it", "Conv1DTranspose"):
         assert words in text
@@ -359,3 +359,56 @@ def test_a_config_needs_no_weights(files):
     rows = list(csv.DictReader(io.StringIO(invoke("inspect", files / "config.json", "-f", "csv").stdout)))
     assert [row["class"] for row in rows][:2] == ["InputLayer", "Bidirectional"]
     assert "gatewise.inspecting" in sys.modules
+
+
+def set_at(config, path, value):
+    """Return a copy of a config with another value at a place."""
+    made = json.loads(json.dumps(config))
+    node = made
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return made
+
+
+def test_values_that_keras_takes_and_cannot_run(keras):
+    """Keras takes any value for some options, and says that a layer is built of which it does not know the shape."""
+    layers = keras.layers
+    made = [layers.LayerNormalization(), layers.ELU(), layers.Softmax(), layers.Rescaling(2.0), layers.Masking(0.0)]
+    config = json.loads(keras.Sequential([keras.Input((7, 4)), *made, layers.Dense(2)]).to_json())
+    wrong = (
+        (1, "build_config", "input_shape", [[], 7, 4], "not built"),
+        (2, "config", "alpha", "x", "alpha='x'"),
+        (3, "config", "axis", None, "axis"),
+        (3, "config", "axis", "x", "axis"),
+        (4, "config", "scale", "x", "scale='x'"),
+        (5, "config", "mask_value", None, "mask_value=None"),
+        (5, "config", "mask_value", [1, 2], "not one number"),
+        (0, "config", "batch_shape", [], "batch"),
+    )
+    assert gw.describe(config).layers[-1].spec == gw.Dense(4, 2)
+    for number, part, option, value, words in wrong:
+        with pytest.raises(gw.GatewiseError) as error:
+            gw.describe(set_at(config, ("config", "layers", number, part, option), value))
+        assert words in str(error.value)
+    with pytest.raises(gw.UnsupportedModelError, match="not built"):
+        gw.describe(set_at(config, ("config", "layers", 6, "build_config"), "x"))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_a_class_that_is_unsupported_is_what_is_said(keras, torch):
+    """And not how many tensors it reads; a quantised LSTM is no nn.LSTM."""
+    source = keras.Input((7, 8))
+    model = keras.Model(source, keras.layers.MultiHeadAttention(2, 4)(source, source))
+    with pytest.raises(gw.UnsupportedModelError, match="class MultiHeadAttention, which is not supported"):
+        gw.describe(model)
+    quantised = torch.ao.nn.quantized.dynamic.LSTM(3, 4)
+    with pytest.raises(gw.UnsupportedModelError, match=r"quantized.dynamic.LSTM(.|\n)*before it is quantised"):
+        gw.describe(quantised)
+
+
+def test_a_backend_that_keras_lacks_says_nothing_of_the_file(files, monkeypatch):
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setenv("KERAS_BACKEND", "bogus")
+    with pytest.raises(gw.AdapterError, match="Keras has no backend 'bogus'"):
+        gw.inspect(files / "model.keras")

@@ -534,7 +534,7 @@ def refused(keras, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("lambda", ("'own' is a Lambda", "code of its own")),
+        ("lambda", ("'own' is of class Lambda", "code of its own")),
         ("array", ("no tensor of the model",)),
         ("axes", ("a number for each step",)),
     ],

@@ -235,10 +235,10 @@ def test_layers_of_different_width_do_not_share_a_tensor():
 
 def test_a_layout_of_one_layer_refuses_more():
     written = layout("kernel: (gate units) features")
-    with pytest.raises(UnsupportedSpecError, match="cannot hold layers=2") as caught:
+    with pytest.raises(UnsupportedSpecError, match="does not support layers=2") as caught:
         check_holds(written, LSTM(3, 5, layers=2, bias=False))
     assert caught.value.option == "layers"
-    with pytest.raises(UnsupportedSpecError, match="cannot hold bidirectional=True"):
+    with pytest.raises(UnsupportedSpecError, match="does not support bidirectional=True"):
         check_holds(written, LSTM(3, 5, bidirectional=True, bias=False))
 
 

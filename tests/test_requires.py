@@ -299,7 +299,7 @@ def test_explain_is_about_functions(spec, first, second, words):
 
 def test_explain_is_silent_where_functions_agree():
     assert not any("function" in note for note in gw.explain(LSTM(1, 2), "keras", "torch").notes)
-    with pytest.raises(gw.UnsupportedSpecError, match=r"Name keras:RNN\(GeneralLSTMCell\)"):
+    with pytest.raises(gw.UnsupportedSpecError, match=r"Use .keras:RNN\(GeneralLSTMCell\)"):
         gw.explain(LSTM(1, 2, projection=1), "keras", "torch")
     with pytest.raises(gw.UnsupportedSpecError):  # neither has it
         gw.explain(LSTM(1, 2, activation="relu"), "haiku", "equinox")
@@ -314,5 +314,5 @@ def test_count_shows_those_that_can():
     done = CliRunner().invoke(main, ["count", "keras", "torch", "tf_keras", *sizes])
     assert done.exit_code == 0
     assert done.output.count("135") == 2
-    assert "torch:GRU cannot hold reset='before'. Name torch:general.GRU" in done.output
+    assert "torch:GRU does not support reset='before'. Use 'torch:general.GRU'" in done.output
     assert CliRunner().invoke(main, ["count", "torch", *sizes]).exit_code == 2

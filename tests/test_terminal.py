@@ -337,3 +337,26 @@ def test_progress_ends_with_an_error(terminal):
     with pytest.raises(KeyError):
         fail()
     assert not [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+
+
+def test_errors_fit_the_terminal(monkeypatch):
+    """Long lines of errors are wrapped at its width, and only there: in a pipe a line is a line."""
+    for command in (["count", "kears", *LAYER], ["map", "keras", "torch", *LAYER, "--activation", "rleu"]):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        whole = invoke(*command).stderr
+        assert max(map(len, whole.splitlines())) > 80
+        monkeypatch.setenv("COLUMNS", "80")
+        done = invoke(*command)
+        assert max(map(len, done.stderr.splitlines())) <= 80
+        assert done.stderr.split() == whole.split()
+    wrong = invoke("count", "keras", *LAYER, "--cell", "LSTMM")
+    assert wrong.exit_code == 2
+    assert max(map(len, wrong.stderr.splitlines())) <= 80
+
+
+def test_a_blank_line_stands_only_beside_rows_of_several_lines():
+    rows = [["name", "what"], ["a", "short"], ["b", "one two three four five six"], ["c", "short"], ["d", "short"]]
+    lines = columns(rows, [False, False], 16).splitlines()
+    assert lines[2] == "a     short"
+    assert lines[3] == ""
+    assert lines[-2:] == ["c     short", "d     short"]

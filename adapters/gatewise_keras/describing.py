@@ -117,10 +117,9 @@ def _from_config(config: Mapping[str, Any]) -> Any:
     try:
         return keras.saving.deserialize_keras_object(_with_modules(config), safe_mode=True)
     except Exception as error:  # Keras raises whatever the layers' constructors and builds raise.
-        # Keras quotes the whole config behind what is wrong with it.
-        first = (
-            re.split(r"\n| Full object config| Received: |: \{", str(error).strip())[0][:300] or type(error).__name__
-        )
+        # The cause stands last, behind a config for each layer around it; what is wrong, in front of the config.
+        cause = re.split(r"Exception encountered: (?=.)", str(error).strip())[-1]
+        first = re.split(r"\n| Full object config| Received: |: \{", cause)[0][:300] or type(error).__name__
         raise UnsupportedModelError(
             f"Keras cannot build this config: {first}",
             "Expected a config of a Keras layer or model.",
@@ -484,14 +483,15 @@ class _Graph(Laying):
             what = "a constant"
         elif recurrent and len(sources) > 1:
             expected = sum(map(state_count, specs_of(operation)))
-            what = f"{len(sources) - 1} first states and has {expected}" if len(sources) - 1 != expected else ""
+            what = f"{len(sources) - 1} initial states and has {expected}" if len(sources) - 1 != expected else ""
         elif len(sources) > 1 and not several:
             what = f"{len(sources)} tensors"
         if what:
+            specs_of(operation)  # where the class itself is unsupported, that is what has to be said
             raise UnsupportedModelError(
                 f"Layer {operation.name!r} ({type(operation).__name__}) reads {what}, which is not supported.",
-                "A layer reads one tensor, a recurrent one first states and a mask, too.",
-                "Leave the second input out of the model and do it around the port.",
+                "A layer reads one tensor; a recurrent layer reads initial states and a mask, too.",
+                "Feed it such tensors, or run this layer outside the model that is ported.",
             )
         # Keras hands a mask on by itself only to a layer that is called on one tensor and nothing else.
         place: dict[str, Any] = {"masked": not recurrent or len(sources) == 1 or mask is not None}
@@ -502,6 +502,8 @@ class _Graph(Laying):
     def input_of(self, layer: Any) -> Input:
         import keras
 
+        if not layer.batch_shape:
+            raise refusal(layer, "batch_shape", layer.batch_shape, "It has no axis for the batch.", "Give one: None.")
         batch, *shape = layer.batch_shape
         kind = keras.backend.standardize_dtype(layer.dtype)
         # What reads the input decides whether it holds tokens: an Embedding is often fed by a float Input.

@@ -8,7 +8,7 @@ import os
 import sys
 
 from gatewise.core.layout import Framework, Layout, Limit, defaults
-from gatewise.errors import GatewiseError, nearest
+from gatewise.errors import AdapterError, nearest
 
 _RNN = "keras-team/keras keras/src/layers/rnn"
 
@@ -311,13 +311,13 @@ def backend() -> str:
     It asks ``KERAS_BACKEND``, then its own file of settings, and takes TensorFlow where neither says anything.
 
     Raises:
-        GatewiseError: It is set to a backend that Keras does not have.
+        AdapterError: It is set to a backend that Keras does not have.
     """
     if hasattr(sys.modules.get("keras"), "config"):
         return str(sys.modules["keras"].config.backend())
     said, where = _setting()
     if said not in BACKENDS:
-        raise GatewiseError(
+        raise AdapterError(
             f"Keras has no backend {said!r}.",
             f"Set by {where}. Known: {', '.join(BACKENDS)}.",
             f"{nearest(said, BACKENDS)}Set KERAS_BACKEND to one of these, or leave it out for tensorflow.",

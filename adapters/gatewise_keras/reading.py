@@ -55,7 +55,10 @@ ALIKE = "relu relu6 tanh sigmoid softmax log_softmax elu selu softplus softsign 
 """Functions of TensorFlow and JAX that compute what Keras's activations of the same names do."""
 
 
-OWN_CODE = "It runs code of its own, which cannot be read; replace it by layers of Keras."
+OWN_CODE = (
+    "It runs code of its own, which cannot be read. Replace it with layers of Keras; or write the model in the other "
+    "framework, too, and gw.transfer carries the weights over."
+)
 """The way out of a layer that no description covers."""
 
 
@@ -187,7 +190,7 @@ def spec_of(layer: Any) -> Spec:
     if _is_activation(layer):
         return Activation(_activation_of(layer, layer, ""))
     if type(layer) is keras.layers.Softmax:
-        axes = tuple(map(int, np.atleast_1d(layer.axis)))
+        axes = _axes(layer)
         if not axes or 0 in axes:
             raise refusal(layer, "axis", layer.axis, "It shares out the batch.", "Give another axis.")
         return Softmax(axes)
@@ -206,7 +209,7 @@ def spec_of(layer: Any) -> Spec:
         return _spec_of_twin(layer, twin)
     if type(layer) not in kinds:
         own_code = isinstance(layer, keras.layers.Lambda) or type(layer).__module__.partition(".")[0] != "keras"
-        way_out = OWN_CODE if own_code else "Leave it out of the model and do it around the port."
+        way_out = OWN_CODE if own_code else "Leave it out of the model, and run it outside the model that is ported."
         raise unknown_class(layer.name, type(layer).__name__, way_out)
     _check_dtype(layer)
     kind = kinds[type(layer)]
@@ -228,7 +231,7 @@ def spec_of(layer: Any) -> Spec:
             )
         return Dropout(float(layer.rate))
     if kind is Masking:
-        return Masking(float(layer.mask_value))
+        return Masking(_number(layer, "mask_value"))
     return Activation(_activation(layer, "activation"))
 
 
@@ -243,17 +246,19 @@ def _spec_of_twin(layer: Any, twin: Twin) -> Spec:
     if twin.kind is Rescale:
         for option, argument in twin.arguments.items():  # Keras makes float32 of what is no array
             value = options[option]
-            constants = value if isinstance(value, np.ndarray) else np.float32(value)
+            constants = value if isinstance(value, np.ndarray) else np.float32(_numbers(layer, argument))
             options[option] = _constants(layer, argument, constants)
     if "activation" in options:
         options["activation"] = _activation(layer, "activation")
     if twin.kind.cell:
-        _check_built(layer)
+        _check_built(layer, bare=True)
     if "features" in twin.kind.fields:
-        shape = layer._build_shapes_dict["input_shape"]
-        shape = shape[0] if isinstance(shape[0], list | tuple) else shape
-        axes = np.atleast_1d(getattr(layer, "axis", -1))
-        if [int(axis) % len(shape) for axis in axes] != [len(shape) - 1]:
+        shape = (layer._build_shapes_dict or {}).get("input_shape")
+        shape = shape[0] if shape and isinstance(shape[0], list | tuple) else shape
+        if not shape:
+            raise _unbuilt(layer)
+        axes = _axes(layer) if hasattr(layer, "axis") else (-1,)
+        if [axis % len(shape) for axis in axes] != [len(shape) - 1]:
             why = "It normalises along other axes than the last, which is where features lie."
             raise refusal(layer, "axis", layer.axis, why, "Use axis=-1, or do it around the port.")
         options["features"] = int(shape[-1])
@@ -264,7 +269,8 @@ def _standardising(layer: Any) -> Rescale:
     """Return the spec of a ``Normalization``, whose statistics are constants to all that reads it."""
     import keras
 
-    _check_built(layer)
+    if getattr(layer, "variance", None) is None:
+        raise _unbuilt(layer)
     mean, variance = (np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (layer.mean, layer.variance))
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
@@ -398,7 +404,7 @@ def _activation_of(layer: Any, owner: Any, option: str) -> str:
     if getattr(layer, "threshold", 0):
         raise refusal(owner, "threshold", layer.threshold, f"A port knows threshold=0 {of}alone.", "Use that.")
     number = getattr(layer, NUMBERS[name]) if name in NUMBERS else None
-    return name if number is None else with_number(name, float(number))
+    return name if number is None else with_number(name, _number(layer, NUMBERS[name], owner))
 
 
 def refusal(layer: Any, option: str, value: object, why: str, way_out: str) -> UnsupportedModelError:
@@ -413,19 +419,53 @@ def unknown_class(name: str, kind: str, way_out: str) -> UnsupportedModelError:
     others = "Softmax", "Dot", "Cropping1D", "Cropping2D", "Normalization", "RNN", "Bidirectional", "TimeDistributed"
     known = *CLASSES.values(), *SAME, *TWINS, *JOINS.values(), *others
     return UnsupportedModelError(
-        f"Layer {name!r} is a {kind}, which is not supported.",
+        f"Layer {name!r} is of class {kind}, which is not supported.",
         f"Supported: {', '.join(known)}.",
         way_out,
     )
 
 
-def _check_built(layer: Any) -> None:
-    if not layer.built:
-        raise UnsupportedModelError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) is not built: it has no weights yet.",
-            "Its size of input is unknown.",
-            "Call it once on data, or build it with a shape.",
-        )
+def _check_built(layer: Any, *, bare: bool = False) -> None:
+    """Refuse a layer without weights; one that is ``bare`` may have none."""
+    # A config may say that a layer is built, and not of which shape: then Keras makes no weights.
+    if not layer.built or not (bare or layer.weights):
+        raise _unbuilt(layer)
+
+
+def _unbuilt(layer: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Layer {layer.name!r} ({type(layer).__name__}) is not built: it has no weights yet.",
+        "Its size of input is unknown.",
+        "Call it once on data, or build it with a shape.",
+    )
+
+
+# ── options that Keras takes from a config as they are, and that fail once the layer runs ──────────────────────
+
+
+def _numbers(layer: Any, option: str, owner: Any = None) -> Any:
+    """Return an option that is a number or several, as float64."""
+    try:
+        return np.asarray(getattr(layer, option), np.float64)
+    except (TypeError, ValueError):
+        value = getattr(layer, option)
+        raise refusal(owner or layer, option, value, "It is not a number.", "Give a number.") from None
+
+
+def _number(layer: Any, option: str, owner: Any = None) -> float:
+    """Return an option that is one number."""
+    value = _numbers(layer, option, owner)
+    if value.ndim:
+        raise refusal(owner or layer, option, getattr(layer, option), "It is not one number.", "Give one number.")
+    return float(value)
+
+
+def _axes(layer: Any) -> tuple[int, ...]:
+    """Return the axes along which a layer works."""
+    try:
+        return tuple(map(int, np.atleast_1d(layer.axis)))
+    except (TypeError, ValueError, OverflowError):
+        raise refusal(layer, "axis", layer.axis, "An axis is a whole number.", "Use axis=-1.") from None
 
 
 def _check_dtype(layer: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -257,8 +258,15 @@ def describe(obj: Any) -> Network:
         )
     if attention_spec(obj) is not None:
         raise _refusal(obj, "it reads several sequences, and a layer alone has one input")
-    why = "it is not read yet" if type(obj).__module__.startswith("torch.nn.") else "it runs code of its own"
-    raise _refusal(obj, why)
+    if ".quantized" in type(obj).__module__:
+        raise _refusal(obj, "its weights are quantised", "Port the model before it is quantised.")
+    if type(obj).__module__.startswith("torch.nn."):
+        raise _refusal(obj, "it is not read yet")
+    raise _refusal(
+        obj,
+        "it runs code of its own",
+        "Write it in Keras, too: gw.transfer(module, model) carries the weights over. Or port its layers one by one.",
+    )
 
 
 def is_chain(obj: Any) -> bool:
@@ -354,14 +362,21 @@ def _weightless(module: Any) -> Dropout | Activation | None:
 
 
 def _refusal(
-    obj: Any, why: str, way_out: str = "Port its layers one by one, and put them together on the other side."
+    obj: Any, why: str, way_out: str = "Port its layers one by one, and connect them in the other framework."
 ) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"A {type(obj).__name__} is not supported: {why}.",
+        f"{_class_name(obj)} is not supported: {why}.",
         "Supported: nn.LSTM, nn.GRU, nn.RNN, their cells, nn.Linear, nn.Embedding, nn.LayerNorm, the layers of "
         "gatewise_torch, an nn.Sequential of these with nn.Dropout and activations, and models that gatewise built.",
         way_out,
     )
+
+
+def _class_name(obj: Any) -> str:
+    """Return the name of a module's class as a person writes it: ``nn.Linear``, ``torch.ao.nn.quantized.LSTM``."""
+    kind = type(obj)
+    package = re.sub(r"\.modules\b.*", "", kind.__module__)
+    return f"{package.replace('torch.nn', 'nn')}.{kind.__name__}" if package.startswith("torch.") else kind.__name__
 
 
 def norm_spec(obj: Any) -> BatchNorm | LayerNorm | None:

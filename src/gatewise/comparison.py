@@ -104,11 +104,8 @@ def compare(path: str | Path) -> Comparison:
     """Read a file of cases; see ``gatewise.compare``."""
     path = path_of(path)
     if not os.path.isfile(path):
-        raise FileError(
-            f"{path} cannot be read: it is not there, or no plain file.",
-            "Expected a TOML file of cases.",
-            "Check the name.",
-        )
+        what = f"{path} is no plain file." if os.path.exists(path) else f"No such file: {path}."
+        raise FileError(what, "Expected a TOML file of cases.", checkpoints.missing_hint(path, (".toml",)))
     text = checkpoints.read_once(path)
     try:
         if len(text) > MOST_TEXT:
@@ -118,7 +115,7 @@ def compare(path: str | Path) -> Comparison:
         raise FileError(
             f"{path} is not TOML: {str(error).rstrip('.')}.",
             "Expected a TOML file of cases.",
-            "See the head of gatewise/comparison.py.",
+            "gatewise table --help shows such a file.",
         ) from None
     return compare_data(data, str(path))
 
@@ -141,7 +138,7 @@ def compare_data(data: Mapping[str, Any], origin: str = "the comparison") -> Com
         raise FileError(
             f"{origin} has no cases.",
             "Expected one table [[case]] for each.",
-            "See the head of gatewise/comparison.py.",
+            "gatewise table --help shows such a file.",
         )
     rows = []
     for number, case in enumerate(cases, 1):
@@ -161,7 +158,7 @@ def _strings(value: object) -> bool:
 
 def _row(case: Any, frameworks: Sequence[str], place: str) -> Row:
     if not isinstance(case, dict):
-        raise FileError(f"{place} is not a table.", "Expected [[case]].", "See the head of gatewise/comparison.py.")
+        raise FileError(f"{place} is not a table.", "Expected [[case]].", "gatewise table --help shows such a file.")
     for field in case:
         if field not in _FIELDS:
             raise FileError(
@@ -271,7 +268,7 @@ def layer(text: str) -> Spec:
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
         name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else text
         raise FileError(
-            f"{text!r} is no layer.",
+            f"{text!r} is not a layer.",
             f"{expected} Known: {', '.join(KINDS)}.",
             nearest(name, KINDS) + "Use one of these.",
         )

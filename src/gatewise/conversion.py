@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatewise.core.infer import infer
@@ -13,7 +14,7 @@ from gatewise.core.layout import Layout, store
 from gatewise.core.plan import Plan, plan
 from gatewise.core.spec import KINDS, Spec
 from gatewise.errors import FileError, GatewiseError, ShapeError, WeightsError
-from gatewise.registry import framework, layout
+from gatewise.registry import framework, layout, names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,46 +47,38 @@ def convert(source: str, target: str, weights: str, output: str | None, options:
     """
     from gatewise import checkpoints
 
-    if output is not None and _same_file(weights, output):
-        raise FileError(
-            f"{output} is the file to read.", "--weights and --output are the same.", "Write to another file."
-        )
+    if output is not None:
+        checkpoints.check_other(Path(weights), Path(output))
     read = checkpoints.load(weights)
     if not read:
         raise FileError(
             f"{weights} holds no arrays.", f"Expected the weights of a layer of {source}.", "Was it saved whole?"
         )
     given = {name: value for name, value in options.items() if value is not None and name != "cell"}
-    try:
-        spec, there, arrays = identify(source, local_names(read), options.get("cell"), given)
-    except WeightsError as error:
-        raise _of_several(weights, read) or error from None
+    (spec, there, arrays), left = one_layer(source, read, options.get("cell"), given)
     done = plan(spec, there, layout(target, spec))
     made = done.apply(arrays)
-    warnings = _not_finite(arrays)
+    warnings = (*left, *_not_finite(arrays))
     if output is not None:
         checkpoints.save(output, made)
     return Conversion(done, made, warnings)
 
 
-def _of_several(weights: str, arrays: Mapping[str, Any]) -> FileError | None:
+MOST_GROUPS = 32
+"""How many groups of arrays are tried, each as a layer."""
+
+
+def _of_several(arrays: Mapping[str, Any]) -> WeightsError | None:
     """Return the error for arrays of several layers, by what their names begin with; None where they are of one."""
     counted = Counter(re.split(r"[./]", name)[0] for name in arrays if re.search(r"[./]", name))
     if len(counted) < 2:
         return None
     listed = ", ".join(f"{prefix!r} ({number})" for prefix, number in list(counted.items())[:8])
-    return FileError(
-        f"{weights} holds arrays of {len(counted)} layers, not of one: {listed}{', …' if len(counted) > 8 else ''}.",
+    return WeightsError(
+        f"These are the arrays of {len(counted)} layers, not of one: {listed}{', …' if len(counted) > 8 else ''}.",
         "One layer is mapped at a time; its arrays are told by what their names begin with.",
         "Save the arrays of one of them alone, or bring the whole model over with gw.port or gw.transfer.",
     )
-
-
-def _same_file(first: str, second: str) -> bool:
-    try:
-        return os.path.samefile(first, second)
-    except (OSError, ValueError):  # One of them is not there, or cannot be: reading or writing it will say so.
-        return False
 
 
 def local_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,6 +97,59 @@ def local_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if len(names) > 1
         else dict(zip(names, arrays.values(), strict=True))
     )
+
+
+Identified = tuple[Spec, Layout, "dict[str, np.ndarray]"]
+"""A layer, its layout, and its arrays by the layout's names."""
+
+
+def one_layer(
+    source: str, arrays: Mapping[str, np.ndarray], cell: str | None, given: Mapping[str, Any]
+) -> tuple[Identified, tuple[str, ...]]:
+    """Return which layer some arrays are, or which layer is among those of a model, and a note of what is left out.
+
+    Raises:
+        WeightsError: There is no such layer in them, or more than one.
+    """
+    try:
+        return identify(source, local_names(arrays), cell, given), ()
+    except ShapeError:  # The names fit.
+        raise
+    except WeightsError as error:
+        met = error
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        groups.setdefault(re.split(r"[./][^./]*$", name)[0] if re.search(r"[./]", name) else "", {})[name] = array
+    fits: dict[str, Identified] = {}
+    for prefix, group in groups.items() if 1 < len(groups) <= MOST_GROUPS else ():
+        with contextlib.suppress(GatewiseError):  # This one is another kind of layer, or of another framework.
+            fits[prefix] = identify(
+                source, {name[len(prefix) :].lstrip("./"): group[name] for name in group}, cell, given
+            )
+    if len(fits) == 1:
+        ((prefix, found),) = fits.items()
+        others = ", ".join(repr(other) for other in groups if other != prefix)
+        return found, (f"Note: these are the arrays of {prefix!r}; those of {others} are left out.",)
+    if fits:
+        listed = "\n".join(f"{prefix!r}: {spec}" for prefix, (spec, _, _) in fits.items())
+        raise WeightsError(
+            f"These are the arrays of {len(fits)} layers.",
+            listed,
+            "Say which with --cell, or save the arrays of one layer alone.",
+        )
+    owner = _owner(cell, given, local_names(arrays), *groups.values())
+    if owner:
+        raise WeightsError(met.met, met.where, f"They are those of {owner}: name it as the source.")
+    raise _of_several(arrays) or met
+
+
+def _owner(cell: str | None, given: Mapping[str, Any], *groups: Mapping[str, np.ndarray]) -> Layout | None:
+    """Return the layout of any framework that stores one of several groups of arrays."""
+    for group in sorted(groups, key=len, reverse=True)[:2]:
+        for name in dict.fromkeys(("keras", "torch", *names())):  # ONNX's and others' names are less telling
+            with contextlib.suppress(GatewiseError):
+                return identify(name, local_names(group), cell, given)[1]
+    return None
 
 
 def identify(

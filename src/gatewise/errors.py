@@ -70,7 +70,7 @@ class UnknownFrameworkError(GatewiseError):
 
 
 class AdapterError(GatewiseError):
-    """An adapter that an installed entry point names, and that cannot be used."""
+    """An adapter that an installed entry point names, or its framework, that cannot be used as it is set up."""
 
 
 class UnsupportedSpecError(GatewiseError):
@@ -138,8 +138,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("xyz", ["keras", "torch"])
     ''
     """
+    match = closest(word, known)
+    return f"Did you mean {match!r}? " if match else ""
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that was probably meant, in any case, or an empty one.
+
+    >>> closest("Kears", ["keras", "torch"])
+    'keras'
+    """
     import difflib  # here, as an answer without an error has no use for it
 
     folded = {each.casefold(): each for each in known}
     match = difflib.get_close_matches(word.casefold(), list(folded), n=1)
-    return f"Did you mean {folded[match[0]]!r}? " if match else ""
+    return folded[match[0]] if match else ""

@@ -60,7 +60,10 @@ def counted(obj: Any, name: str | None = None) -> Count:
     try:
         held, note = inventory(obj), ""
     except FileError as error:  # What Keras cannot load, a class of one's own say, is counted as it is stored.
-        held, note = stored_inventory(obj, error), f"{error.met} So its tensors are counted as they are stored."
+        held = stored_inventory(obj, error)
+        note = f"{error.met} So its tensors are counted as they are stored, without a port beside them."
+        if name in (None, held.framework):
+            return summarise(held).replace(notes=(note,))
     if name is not None:
         framework_layout(name, Dense(1, 1))  # says which names are known
     if name is None or name == held.framework:

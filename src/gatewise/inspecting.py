@@ -14,7 +14,7 @@ from gatewise.checkpoints.keras_facts import OPTIMIZERS, KerasFacts
 from gatewise.configs import describe_config, facts_of, layers_of, read_config, stored_layers, whole_config
 from gatewise.core.inventory import LOOSE, Inventory, Role, Tensor
 from gatewise.core.shapes import shapes
-from gatewise.errors import GatewiseError
+from gatewise.errors import AdapterError, GatewiseError
 from gatewise.explaining import inventory, other_home
 from gatewise.live import METADATA, load, own_layouts, plan_network
 from gatewise.registry import framework, owner
@@ -220,6 +220,8 @@ def _keras_file(path: Path) -> Inspection:
             obj = load(path)
             layers = list(_layers(inventory(obj)))
             portable, reason = _portable(obj)
+        except AdapterError:  # Keras cannot be used here, which says nothing of the file.
+            raise
         except GatewiseError as error:  # What stands in the file is said all the same.
             portable, reason = False, _said(error)
     kind = facts.config.get("class_name", "") if isinstance(facts.config, dict) else ""

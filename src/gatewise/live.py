@@ -210,9 +210,10 @@ def _remarks(plans: dict[str, Plan], frozen: dict[str, tuple[str, ...]]) -> list
     for name, made in plans.items():
         filled = [tensor for tensor in frozen.get(name, ()) if _is_filled(tensor, made.steps)]
         if filled and len(filled) < len(made.target_shapes):
+            are, them = ("are", "them") if len(filled) > 1 else ("is", "it")
             said.append(
-                f"{name}: {', '.join(filled)} is zero and frozen, so that training goes on as in the source; "
-                "second_bias='trainable' frees it."
+                f"{name}: {' and '.join(filled)} {are} zero and frozen, so that training goes on as in the source; "
+                f"second_bias='trainable' frees {them}."
             )
         if made.verdict is Verdict.EQUIVALENT:
             said.append(f"{name}: {made.reason}")
@@ -425,7 +426,7 @@ def open_keras(path: Path) -> Any:
             raise FileError(
                 f"{path.name} holds {home}, which is not known here.",
                 "Keras registers classes of one's own under package>name when their module is imported.",
-                f"Import the module that registers {home} and load the file again.",
+                f"In Python, import the module that registers {home}, and then load the file.",
             ) from error
         raise FileError(
             f"{path.name} cannot be read: {text[0][:300] if text else type(error).__name__}",
@@ -459,6 +460,7 @@ def port_file(
     source, target = path_of(source), path_of(target)
     checkpoints.check_readable(source, READ)
     checkpoints.check_writable(target, WRITTEN)
+    checkpoints.check_other(source, target)
     from gatewise.parity.verify import verify
 
     obj = load(source)

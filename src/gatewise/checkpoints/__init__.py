@@ -6,6 +6,7 @@ A file is data from a stranger: it is read once, and what it states is held agai
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from gatewise.checkpoints.reading import read_once as read_once
 from gatewise.checkpoints.reading import snapshot as snapshot
 from gatewise.checkpoints.writing import whole as whole
 from gatewise.checkpoints.writing import write_text as write_text
-from gatewise.errors import FileError, nearest
+from gatewise.errors import FileError, closest, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,13 +76,13 @@ def unsupported(path: Path, known: Iterable[str]) -> FileError:
 
 
 def _by_suffix(path: Path, known: Iterable[str]) -> FileError:
-    suffix = path.suffix.lower()
+    suffix, known = path.suffix.lower(), tuple(known)
     return FileError(
         f"{path.name}: unsupported file type{f' {suffix}' if suffix else ''}.",
         f"Supported here: {', '.join(known)}.",
         f"{nearest(suffix, known)}Use one of these."
         if suffix
-        else "The suffix of the name says the type: add one of these.",
+        else f"The suffix of the name says the type: add one of these, as in {path.name}{known[0]}.",
     )
 
 
@@ -99,14 +100,40 @@ def check_readable(path: Path, known: Iterable[str]) -> None:
         return
     if os.path.isdir(path) or (not listed and not name):
         raise unsupported(path, known)
-    what = "is no plain file" if os.path.exists(path) else "is not there"
-    raise FileError(f"{path} {what}.", f"Expected a file: {', '.join(known)}.", "Check the name.")
+    expected = f"Expected a file: {', '.join(known)}."
+    if os.path.exists(path):
+        raise FileError(f"{path} is no plain file.", expected, "Check the name.")
+    raise FileError(f"No such file: {path}.", expected, missing_hint(path, known))
+
+
+def missing_hint(path: Path, known: Iterable[str]) -> str:
+    """Say which file was probably meant by a name that there is not."""
+    try:
+        with os.scandir(path.parent) as entries:  # A long name, or one with a NUL in it, is a ValueError or an OSError.
+            beside = [
+                entry.name for entry in itertools.islice(entries, 1_000) if entry.name.lower().endswith(tuple(known))
+            ]
+    except (OSError, ValueError):
+        beside = []
+    stems = {Path(name).stem: name for name in beside if name.lower().endswith(path.suffix.lower())}
+    match = closest(path.stem, stems)
+    return f"Did you mean {stems[match]!r}?" if match else "Check the name."
 
 
 def check_writable(path: Path, known: Iterable[str]) -> None:
     """Raise ``FileError`` where nothing is written to files of this type; the suffix says it."""
     if path.suffix.lower() not in known:
         raise _by_suffix(path, known)
+
+
+def check_other(source: Path, target: Path) -> None:
+    """Raise ``FileError`` where a file would be written over the one that it is made from."""
+    try:
+        same = os.path.samefile(source, target)
+    except (OSError, ValueError):  # One of them is missing, or cannot be: reading or writing it will say so.
+        return
+    if same:
+        raise FileError(f"{target} is the file to read.", "Source and target are the same.", "Write to another file.")
 
 
 def read(path: str | Path) -> Contents:

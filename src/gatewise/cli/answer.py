@@ -61,9 +61,26 @@ def write(text: str, output: str | None) -> None:
     click.echo(f"Wrote {output}.", err=True)
 
 
-def columns() -> int | None:
+def complain(text: str) -> None:
+    """Print an error to stderr, its long lines wrapped where that is a terminal."""
+    import textwrap
+
+    width = columns(sys.stderr)
+    for line in text.splitlines():
+        margin = "    "  # further in than the lines of an error that say where and what to do
+        pieces = textwrap.wrap(
+            line,
+            width or len(line) + 1,
+            subsequent_indent=margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        click.echo("\n".join(pieces) if width else line, err=True)
+
+
+def columns(stream: TextIO | None = None) -> int | None:
     """Return how many columns the terminal has; None in a pipe, where no table is wrapped."""
-    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+    if os.environ.get("COLUMNS", "").isdecimal() or (stream or sys.stdout).isatty():
         import shutil
 
         return max(40, shutil.get_terminal_size().columns)

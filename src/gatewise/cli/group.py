@@ -87,7 +87,7 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 1 or 2 and one message for each error of ours."""
-        from gatewise.cli.answer import said_in_options, spare_encoding
+        from gatewise.cli.answer import complain, said_in_options, spare_encoding
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         spare_encoding(sys.stdout, sys.stderr)
@@ -95,14 +95,19 @@ class Group(click.Group):
             return super().invoke(ctx)
         except GatewiseError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            click.echo(f"{type(error).__name__}: {said_in_options(str(error), command)}", err=True)
+            complain(f"{type(error).__name__}: {said_in_options(str(error), command)}")
             ctx.exit(1 if isinstance(error, ImpossiblePlanError | TransferError) else 2)
+        except click.UsageError as error:  # As click prints it, but as wide as the terminal is.
+            if error.ctx is not None:
+                click.echo(error.ctx.get_usage(), err=True)
+                click.echo(f"Try '{error.ctx.command_path} --help' for help.\n", err=True)
+            complain(f"Error: {error.format_message()}")
+            ctx.exit(error.exit_code)
         except OSError as error:
             if error.errno != errno.ENOSPC:  # A closed pipe is click's affair, and everything else a mistake of ours.
                 raise
-            click.echo(
+            complain(
                 f"FileError: The answer cannot be written: {error.strerror}.\n  Standard output.\n"
-                "  Hint: Make room, or write it elsewhere with -o.",
-                err=True,
+                "  Hint: Make room, or write it elsewhere with -o."
             )
             ctx.exit(2)

@@ -176,7 +176,8 @@ def map_(
         click.echo("\n" + "\n".join(lines), err=chosen not in ("plain", "github") or table is not None)
     if arrays is not None:
         shapes = ", ".join(f"{name} {shape}" for name, shape in plan.target_shapes.items())
-        click.echo(f"Wrote {arrays}: {shapes}.", err=True)
+        said = f"Wrote {arrays}: {shapes}."
+        click.echo("\n".join(wrapped(said, columns() or len(said))), err=True)
     if weights is None and plan.unless:
         sys.exit(1)
 
@@ -211,10 +212,23 @@ def frameworks(names: tuple[str, ...], format: str | None, output: str | None, w
 def table(path: str, output: str | None, format: str | None) -> None:
     r"""Count and explain every case of a TOML file.
 
-    Exits with 1 if a number that was stated is not the count.
+    Exits with 1 if a number that was stated is not the count. Such a file:
 
     \b
-    gatewise table comparisons/published.toml -o published.md
+    title = "Two layers"
+    frameworks = ["keras", "torch"]
+
+    \b
+    [[case]]
+    id = "A"
+    about = "A sentence on it."                 # may be left out
+    stated = 10_851                             # a number to check, likewise
+    layers = ["LSTM(features=3, units=50)", "Dense(features=50, units=1)"]
+    show = ["tensors", "gates", "mapping"]      # more tables, likewise
+
+    \b
+    gatewise table cases.toml
+    gatewise table cases.toml -o cases.tex
     """
     from gatewise import compare
     from gatewise.report.comparing import comparing

@@ -39,10 +39,11 @@ def inspect(path: str, format: str | None, output: str | None) -> None:
     gatewise inspect model.keras
     gatewise inspect config.json
     """
-    from gatewise.cli.progress import working
+    from gatewise.cli.progress import loading, working
 
     check_inputs(path, suffixes=(*READ, ".npz", ".json"))
     with working():
+        loading(path)
         from gatewise.inspecting import inspected
         from gatewise.report.models import inspecting
 

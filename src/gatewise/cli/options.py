@@ -65,7 +65,8 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         known = {name.lower(): name for name in KINDS}
         if str(value).lower() not in known:
-            hint = nearest(str(value).lower(), known)
+            bare = str(value).lower().removeprefix("bi")
+            hint = f"Use --cell {known[bare]} --bidirectional. " if bare in known else nearest(str(value), KINDS)
             self.fail(f"{value!r} is not a kind of layer. {hint}Known: {', '.join(KINDS)}.", param, ctx)
         return known[str(value).lower()]
 
@@ -239,7 +240,7 @@ def spec_of(given: dict[str, Any]) -> Spec:
     for name in values:
         if name not in fields:
             raise unknown_option(kind, name)
-    for name, what, example in (
+    needed = [
         ("features", "the size of the input", "-x 3"),
         ("tokens", "the number of rows of the table", "--tokens 1000"),
         ("height", "the height of the kernel", "--height 3"),
@@ -249,15 +250,24 @@ def spec_of(given: dict[str, Any]) -> Spec:
             "the size of the output" if cell in ("Dense", "Embedding", "Conv1D", "Conv2D") else "the size of the state",
             "-u 50",
         ),
-    ):
-        if name in fields and name not in values:
-            raise SpecError(f"{cell} needs {name}.", f"{name}: {what}.", f"Give {example}, say.")
+    ]
+    missing = [row for row in needed if row[0] in fields and row[0] not in values]
+    if missing:
+        raise SpecError(
+            f"{cell} needs {' and '.join(name for name, _, _ in missing)}.",
+            "\n".join(f"{name}: {what}." for name, what, _ in missing),
+            f"Give {' '.join(example for _, _, example in missing)}, say.",
+        )
     return kind(**values)
 
 
 def refuse_given(names: Sequence[str], why: str) -> None:
     """Refuse options that would be ignored."""
     context = click.get_current_context()
-    for param in context.command.params:
-        if param.name in names and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"{why}: leave {max(param.opts, key=len)} out.")
+    given = [
+        max(param.opts, key=len)
+        for param in context.command.params
+        if param.name in names and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{why}: leave {' and '.join(given)} out.")

@@ -70,7 +70,7 @@ class _Line:
 
 def loading(*paths: str) -> None:
     """Import TensorFlow where a file will need it: it writes a page to stderr, among which an error is lost."""
-    if any(path.lower().endswith((".keras", ".h5", ".hdf5")) for path in paths):
+    if any(path.lower().endswith((".keras", ".h5", ".hdf5", ".json")) for path in paths):
         from gatewise.registry import import_quietly
 
         stage("Loading Keras and its backend")

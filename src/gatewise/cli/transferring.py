@@ -29,7 +29,7 @@ WRITTEN = (".safetensors", ".keras")
 @click.argument("target")
 @click.option("--output", "-o", type=click.Path(), required=True, help="Where to write the filled target.")
 @click.option("--pairs", multiple=True, metavar="A=B", help="Layer A of the source fills layer B of the target.")
-@click.option("--inputs", type=click.Path(), metavar="FILE.npz", help="Arrays to call both with.  [default: random]")
+@click.option("--inputs", type=click.Path(), metavar="FILE.npz", help="Arrays to feed.  [default: random arrays]")
 @click.option(
     "--second-bias",
     type=click.Choice(["frozen", "trainable"]),

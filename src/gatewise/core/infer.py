@@ -7,6 +7,7 @@ is still unknown gives it, by bisection. No pattern is taken apart for this.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,8 +59,13 @@ def infer(layout: Layout, shapes: Shapes, **given: Any) -> Spec:
 
 
 def _distance(layout: Layout, spec: Spec, shapes: Shapes) -> tuple[int, int]:
-    """Return how many names are missing or unknown, whichever are more, and by how many the numbers of names differ."""
+    """Return how many names are missing or unknown, whichever are more, and by how many the numbers of names differ.
+
+    Where no name is shared no layer is closer than another, and the simplest is the one to show.
+    """
     names = set(store(layout, spec).shapes)
+    if not names & set(shapes):
+        return sys.maxsize, 0
     return max(len(names - set(shapes)), len(set(shapes) - names)), abs(len(names) - len(shapes))
 
 

@@ -654,8 +654,8 @@ def gaps(layout: Layout, spec: Spec) -> list[Gap]:
             found.append(Gap(error.option, options[error.option], error.met, error.hint))
     wider = next((other for other in layout.instead if found and not gaps(other, spec)), None)
     if wider is not None:
-        called = f", {wider.supplied}, which" if wider.supplied not in ("", wider.name) else ", which"
-        return [gap._replace(way_out=f"Name {wider}{called} has it.", wider=wider.name) for gap in found]
+        called = f" ({wider.supplied})" if wider.supplied not in ("", wider.name) else ""
+        return [gap._replace(way_out=f"Use '{wider}'{called}, which supports it.", wider=wider.name) for gap in found]
     return found
 
 
@@ -694,7 +694,10 @@ def check_holds(layout: Layout, spec: Spec) -> None:
     """Raise ``UnsupportedSpecError`` for the first option that a layout cannot hold."""
     for gap in gaps(layout, spec):
         raise UnsupportedSpecError(
-            f"{layout} cannot hold {gap.option}={gap.value!r}.", f"{spec}: {gap.why}", gap.way_out, option=gap.option
+            f"{layout} does not support {gap.option}={gap.value!r}.",
+            f"{spec}: {gap.why}",
+            gap.way_out,
+            option=gap.option,
         )
 
 

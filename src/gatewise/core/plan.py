@@ -403,10 +403,10 @@ def _refusal(spec: Spec, source: Layout, target: Layout, blocking: list[tuple[La
     if spec.cell == "gru" and len(resets) == 2 and any(gap.option == "reset" for _, gap in blocking):
         return (
             f"{source} resets {source.reset} the recurrent product, {target} {target.reset} it; no weights agree.",
-            " ".join([*wider, "Train the source with the other reset, or keep it where it is."]),
+            " ".join([*wider, f"{'Or train' if wider else 'Train'} the source with the other reset."]),
         )
     layout, gap = blocking[0]
-    return f"{layout} cannot hold {gap.option}={gap.value!r}: {gap.why}", gap.way_out
+    return f"{layout} does not support {gap.option}={gap.value!r}: {gap.why}", gap.way_out
 
 
 def _conditional(spec: Spec, source: Layout, target: Layout, moves: tuple[Move, ...], required: list[Move]) -> Plan:

@@ -455,7 +455,7 @@ class _Writer:
             yield "Slices are those of the first layer, forward. The others have the same equations, and own tensors."
         for layout in self.layouts:
             for gap in gaps(layout, spec):
-                yield f"{layout} cannot hold {gap.option}={gap.value!r}. {gap.why}"
+                yield f"{layout} does not support {gap.option}={gap.value!r}. {gap.why}"
         for layout in self.layouts:
             for gate, constant in layout.adds.items():
                 yield f"{layout} adds {constant:g} to the gate {self.gates.get(gate, gate)} whenever it runs."

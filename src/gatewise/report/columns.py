@@ -71,12 +71,11 @@ def _shared(least: list[int], natural: list[int], room: int) -> list[int]:
 
 def _laid(rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int]) -> str:
     cells = [[wrapped(cell, wide) for cell, wide in zip(row, widths, strict=True)] for row in rows]
-    tall = any(len(cell) > 2 for row in cells[1:] for cell in row)
+    heights = [max(map(len, row)) for row in cells]
     lines = []
-    for number, row in enumerate(cells):
-        height = max(map(len, row))
+    for number, (row, height) in enumerate(zip(cells, heights, strict=True)):
         # Rows of several lines run into each other; a blank line tells them apart.
-        lines += [""] if tall and number > 1 else []
+        lines += [""] if number > 1 and max(heights[number - 1 : number + 1]) > 2 else []
         lines += [
             _line([cell[place] if place < len(cell) else "" for cell in row], widths, right) for place in range(height)
         ]

@@ -176,7 +176,7 @@ def verifying(parity: Parity) -> Report:
     elif parity.planted:
         least = min(parity.planted, key=lambda each: each.moved)
         seen = f"{len(parity.planted)} test faults were tried. The least visible, {least.mistake} in {least.layer!r}, "
-        seen += f"moves the outputs by {least.moved:,.0f} tolerances."
+        seen += f"changes the outputs by {least.moved:,.0f} × the tolerance."
     else:
         seen = ""
     opening = [
@@ -291,7 +291,7 @@ def lacking(records: Sequence[FrameworkRecord]) -> Report:
                 ["from", "option", "value", "whose", "why"],
                 live,
             ),
-            Table("Layers that a class cannot hold (theirs)", ["layout", "option", "value"], held),
+            Table("Options that a class does not support (theirs)", ["layout", "option", "value"], held),
         ],
         [],
     )
