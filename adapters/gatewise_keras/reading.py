@@ -445,11 +445,13 @@ def _unbuilt(layer: Any) -> UnsupportedModelError:
 
 def _numbers(layer: Any, option: str, owner: Any = None) -> Any:
     """Return an option that is a number or several, as float64."""
+    value = getattr(layer, option)
     try:
-        return np.asarray(getattr(layer, option), np.float64)
+        if value is not None:  # of which NumPy makes NaN
+            return np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        value = getattr(layer, option)
-        raise refusal(owner or layer, option, value, "It is not a number.", "Give a number.") from None
+        pass
+    raise refusal(owner or layer, option, value, "It is not a number.", "Give a number.")
 
 
 def _number(layer: Any, option: str, owner: Any = None) -> float:
