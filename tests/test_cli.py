@@ -849,6 +849,11 @@ def test_hints_lead_on(tmp_path, monkeypatch):
     """Every missing size at once, both directions as an option, the file that was meant, and the target's suffix."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.keras").write_bytes(b"PK")
+    (tmp_path / "net.py").write_text("")
+    (tmp_path / "a.toml").write_text("[[case]]\nlayers = ['lstm(3, 5)']")
+    (tmp_path / "b.toml").write_text("[[cases]]\nlayers = ['LSTM(3, 5)']")
+    (tmp_path / "c.toml").write_text("frameworks = ['Keras', 'Torch']\n[[case]]\nlayers = ['LSTM(3, 5)']")
+    assert "keras" in invoke("table", "c.toml").stdout
     hints = {
         ("count", "keras"): ("LSTM needs features and units.", "Give -x 3 -u 50, say."),
         ("count", "keras", "--cell", "BiGRU"): ("Use --cell GRU --bidirectional.",),
@@ -856,7 +861,12 @@ def test_hints_lead_on(tmp_path, monkeypatch):
         ("port", "Modle.keras", "x.safetensors"): ("No such file: Modle.keras.", "Did you mean 'model.keras'?"),
         ("port", "missing.keras", "x.safetensors"): ("No such file", "Check the name."),
         ("port", "model.keras", "torch"): ("as in torch.safetensors",),
+        ("port", "model.keras", "model.pt"): ("unsupported file type .pt", "torch.save("),
+        ("port", "net.py", "x.keras"): ("gatewise transfer",),
+        ("map", "keras", "torch", "--weights", "model.keras"): ("a model of Keras", "gatewise port"),
         ("table", "cases.tom"): ("No such file: cases.tom.",),
+        ("table", "a.toml"): ("a.toml, case 1: 'lstm(3, 5)' is not a layer.", "Did you mean 'LSTM'?"),
+        ("table", "b.toml"): ("unknown field 'cases'", "Did you mean 'case'?"),
     }
     for command, words in hints.items():
         done = invoke(*command)

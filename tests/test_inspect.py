@@ -384,13 +384,15 @@ def test_values_that_keras_takes_and_cannot_run(keras):
         (4, "config", "scale", "x", "scale='x'"),
         (5, "config", "mask_value", None, "mask_value=None"),
         (5, "config", "mask_value", [1, 2], "not one number"),
-        (0, "config", "batch_shape", [], "batch"),
     )
     assert gw.describe(config).layers[-1].spec == gw.Dense(4, 2)
     for number, part, option, value, words in wrong:
         with pytest.raises(gw.GatewiseError) as error:
             gw.describe(set_at(config, ("config", "layers", number, part, option), value))
         assert words in str(error.value)
+    bare = json.loads(keras.Sequential([keras.Input((4,)), layers.Rescaling(2.0)]).to_json())
+    with pytest.raises(gw.UnsupportedModelError, match="no axis for the batch"):
+        gw.describe(set_at(bare, ("config", "layers", 0, "config", "batch_shape"), []))
     with pytest.raises(gw.UnsupportedModelError, match="not built"):
         gw.describe(set_at(config, ("config", "layers", 6, "build_config"), "x"))
 

@@ -32,6 +32,7 @@ from gatewise.core.explain import Cause
 from gatewise.core.network import Network
 from gatewise.core.spec import KINDS, Dense, Spec, unknown_option
 from gatewise.errors import FileError, GatewiseError, UnsupportedSpecError, nearest
+from gatewise.registry import as_spelled
 
 MOST_TEXT = 1 << 20
 """Bytes of a file of cases."""
@@ -128,6 +129,13 @@ def compare_data(data: Mapping[str, Any], origin: str = "the comparison") -> Com
     {'keras': 10800, 'torch': 11000}
     """
     frameworks, cases = data.get("frameworks", ["keras", "torch"]), data.get("case", [])
+    for field in data:
+        if field not in ("title", "frameworks", "case"):
+            raise FileError(
+                f"{origin} has an unknown field {field!r}.",
+                "Known: title, frameworks, case.",
+                nearest(field, ("title", "frameworks", "case")) + "gatewise table --help shows such a file.",
+            )
     if not _strings(frameworks) or len(frameworks) < 2:
         raise FileError(
             f"frameworks={frameworks!r} are not two names.",
@@ -140,14 +148,15 @@ def compare_data(data: Mapping[str, Any], origin: str = "the comparison") -> Com
             "Expected one table [[case]] for each.",
             "gatewise table --help shows such a file.",
         )
+    frameworks = [as_spelled(name) for name in frameworks]
     rows = []
     for number, case in enumerate(cases, 1):
         place = f"{origin}, case {case.get('id', number) if isinstance(case, dict) else number}"
         try:
             rows.append(_row(case, frameworks, place))
-        except FileError:
-            raise
         except GatewiseError as error:
+            if error.met.startswith(origin):
+                raise
             raise FileError(f"{place}: {error.met}", error.where, error.hint) from error
     return Comparison(str(data.get("title", "")), tuple(frameworks), tuple(rows))
 

@@ -309,6 +309,19 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def as_spelled(text: str) -> str:
+    """Return the name of a framework or class as it is spelled; a name that is unknown stays as it is."""
+    if text.islower() and ":" not in text:
+        return text
+    owner, colon, kind = text.partition(":")
+    if owner.lower() in packages() and owner not in packages():
+        owner = owner.lower()
+    if not colon or owner not in packages():
+        return owner + colon + kind
+    named = {layout.name.lower(): layout.name for layout in framework(owner).layouts}
+    return named.get(f"{owner}:{kind}".lower(), f"{owner}:{kind}")
+
+
 @functools.cache
 def framework(name: str) -> Framework:
     """Return what a framework declares.

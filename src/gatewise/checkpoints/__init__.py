@@ -49,6 +49,13 @@ OTHERS: dict[str, tuple[str, str]] = {
     ".pkl": ("a pickle, which can run code when it is read", "Load it yourself, and give the object to gw.port."),
     ".npy": ("one array without a name", "Save the arrays of a layer together, by name: numpy.savez."),
     ".index": ("the index of a checkpoint of TensorFlow", "Load it into its model, and save that: model.save(…)."),
+    ".keras": ("a model of Keras", "gatewise port brings whole models over."),
+    ".npz": (
+        "arrays without a model",
+        "gatewise map brings those of one layer over, gatewise transfer fills a model with them.",
+    ),
+    ".json": ("which may be a config of Keras", "gatewise inspect reads a config; a port needs the weights, too."),
+    ".py": ("a Python file", "gatewise transfer fills a model of a class in it: net.py:Net."),
     ".msgpack": ("a checkpoint of Flax", "Restore it with flax, and save its arrays with numpy.savez."),
 }
 """Suffix of a file that is not read → what it is, and how to go on."""
@@ -122,8 +129,17 @@ def missing_hint(path: Path, known: Iterable[str]) -> str:
 
 def check_writable(path: Path, known: Iterable[str]) -> None:
     """Raise ``FileError`` where nothing is written to files of this type; the suffix says it."""
-    if path.suffix.lower() not in known:
-        raise _by_suffix(path, known)
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        error = _by_suffix(path, known)
+        hint = f"{INSTEAD[suffix]} {error.hint}" if suffix in INSTEAD and ".safetensors" in known else error.hint
+        raise FileError(error.met, error.where, hint)
+
+
+INSTEAD = dict.fromkeys(
+    (".pt", ".pth"), "Write .safetensors; torch.save(gw.load(…).state_dict(), …) makes a file of PyTorch's own of it."
+)
+"""Suffix of a file that is not written → how to come by one."""
 
 
 def check_other(source: Path, target: Path) -> None:

@@ -77,22 +77,11 @@ class _FrameworkName(click.ParamType):  # type: ignore[type-arg]
     name = "framework"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        return value if not isinstance(value, str) or is_path(value) else framework_name(value)
+        if not isinstance(value, str) or is_path(value) or (value.islower() and ":" not in value):
+            return value
+        from gatewise.registry import as_spelled
 
-
-def framework_name(text: str) -> str:
-    """Return the name of a framework or class as it is spelled; a name that is unknown stays as it is."""
-    if text.islower() and ":" not in text:
-        return text
-    from gatewise.registry import framework, packages
-
-    owner, colon, kind = text.partition(":")
-    if owner.lower() in packages() and owner not in packages():
-        owner = owner.lower()
-    if not colon or owner not in packages():
-        return owner + colon + kind
-    named = {layout.name.lower(): layout.name for layout in framework(owner).layouts}
-    return named.get(f"{owner}:{kind}".lower(), f"{owner}:{kind}")
+        return as_spelled(value)
 
 
 FRAMEWORK = _FrameworkName()

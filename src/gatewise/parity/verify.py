@@ -124,7 +124,7 @@ def calling_remarks(ours: Mapping[str, str], theirs: Mapping[str, str], *, state
 
 
 def _check_same_inputs(first: Network, second: Network) -> None:
-    """Raise ``SpecError`` where two networks do not read the same."""
+    """Raise ``SpecError`` where two networks take different inputs."""
     ours, theirs = (
         [layer.spec for layer in network.layers if isinstance(layer.spec, Input)] for network in (first, second)
     )
@@ -134,7 +134,7 @@ def _check_same_inputs(first: Network, second: Network) -> None:
     )
     if unlike:
         raise SpecError(
-            f"The two do not read the same: {', '.join(map(str, ours))} here, {', '.join(map(str, theirs))} there.",
+            f"The two take different inputs: {', '.join(map(str, ours))} here, {', '.join(map(str, theirs))} there.",
             "A comparison feeds both sides alike.",
             "Was the right pair given?",
         )
