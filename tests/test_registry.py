@@ -96,8 +96,8 @@ def test_an_adapter_under_any_package_name(installed):
     assert {name: array.shape for name, array in layer.arrays.items()} == {"W": (3, 20), "U": (5, 20), "b": (20,)}
     with pytest.raises(gw.GatewiseError, match="Whole models of Acme"):
         gw.describe(layer)  # it is claimed, by the package that its class is of
-    with pytest.raises(gw.UnsupportedModelError, match=r"builtins\.dict belongs to no framework"):
-        gw.describe({})
+    with pytest.raises(gw.UnsupportedModelError, match=r"builtins\.object belongs to no framework"):
+        gw.describe(object())
     assert "acme" in CliRunner().invoke(main, ["frameworks"]).output
     assert gw.diagnose(181, spec, "keras").total == 180
 
