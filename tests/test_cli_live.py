@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -219,7 +220,7 @@ BAD = {
     ),
     "lambda": (
         lambda keras: chain(keras, keras.layers.Lambda(lambda given: given * 2, name="twice")),
-        ("'twice'", "Lambda", "replace it by layers of Keras"),
+        ("'twice'", "Lambda", "Replace it with layers of Keras"),
     ),
     "dropout of columns": (
         lambda keras: chain(keras, keras.layers.Dropout(0.5, noise_shape=(None, 1, 3), name="drop")),
@@ -383,7 +384,8 @@ def test_the_command_itself_prints_one_message_and_no_more(keras, tmp_path):
     """In a process of its own: TensorFlow's start writes nothing into what a person reads."""
     chain(keras, keras.layers.Conv1DTranspose(4, 2, name="conv")).save(tmp_path / "bad.keras")
     command = [sys.executable, "-m", "gatewise", "port", "bad.keras", "m.safetensors"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # no terminal
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("UnsupportedModelError: Layer 'conv' is of class Conv1D")
     assert len(done.stderr.splitlines()) == 3
