@@ -864,6 +864,8 @@ def test_hints_lead_on(tmp_path, monkeypatch):
         ("port", "model.keras", "model.pt"): ("unsupported file type .pt", "torch.save("),
         ("port", "net.py", "x.keras"): ("gatewise transfer",),
         ("map", "keras", "torch", "--weights", "model.keras"): ("a model of Keras", "gatewise port"),
+        ("count", "keras", "-x", "3", "--vary", "units"): ("Write units=32:512:32",),
+        ("count", "keras", "-x", "3", "--vary", "unit=1:9:2"): ("Cannot vary 'unit=1:9:2'.", "Did you mean 'units'?"),
         ("table", "cases.tom"): ("No such file: cases.tom.",),
         ("table", "a.toml"): ("a.toml, case 1: 'lstm(3, 5)' is not a layer.", "Did you mean 'LSTM'?"),
         ("table", "b.toml"): ("unknown field 'cases'", "Did you mean 'case'?"),

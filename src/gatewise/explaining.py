@@ -275,7 +275,7 @@ def inventory_of_arrays(
                 found[name] = [(Item(label, layout.name.partition(":")[2], tensors, spec, layout), named)]
                 break
     for name in () if found else dict.fromkeys(("keras", "torch", *names())):
-        found[name] = list(_recognised(name, arrays))
+        found[name] = list(_recognised(name, arrays, label))
         if all(item.spec is not None for item, _ in found[name]):
             break
     best = max(found, key=lambda name: _explained([item for item, _ in found[name]]))
@@ -296,12 +296,12 @@ def _explained(items: list[Item]) -> int:
 
 
 def _recognised(
-    name: str, arrays: Mapping[str, np.ndarray], prefix: str = ""
+    name: str, arrays: Mapping[str, np.ndarray], title: str, prefix: str = ""
 ) -> Iterator[tuple[Item, dict[str, np.ndarray]]]:
     """Yield the layers among some arrays, with these: all as one layer, else what stands below each prefix."""
     counters = {key: array for key, array in arrays.items() if key.endswith(COUNTER)}
     rest = {key: array for key, array in arrays.items() if key not in counters}
-    label = prefix.strip("./") or name
+    label = prefix.strip("./") or title
     local = local_names(rest) if len(rest) > 1 else {_bare(key[len(prefix) :]): array for key, array in rest.items()}
     if len(rest) > 1 and all(map(DIRECTION.match, local)):
         local = {DIRECTION.sub(r"\1_layer/", key): array for key, array in local.items()}
@@ -326,7 +326,7 @@ def _recognised(
         groups.setdefault(prefix + (parts[0] if len(parts) > 1 else ""), {})[key] = array
     for below, group in groups.items():
         if below != prefix:
-            yield from _recognised(name, group, below)
+            yield from _recognised(name, group, title, below)
         else:
             for key, array in group.items():
                 whole = array.dtype.kind in "iub" and _keeps_buffers(name)  # torch trains no whole numbers

@@ -136,4 +136,4 @@ def _as_option(text: str, name: str, param: click.Option) -> str:
     option = max(param.opts, key=len)
     if param.is_flag:
         return re.sub(rf"\b{name}={param.flag_value is not False}\b", option, text)
-    return re.sub(rf"(?<![\w.(])(?<!, )\b{name}='?([\w.]+)'?", rf"{option} \1", text)
+    return re.sub(rf"(?<![\w.(])(?<!, )\b{name}='?([\w.]+)'?(?![\w.]*[:,]\d)", rf"{option} \1", text)

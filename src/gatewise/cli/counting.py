@@ -93,11 +93,14 @@ def _count_file(names: tuple[str, ...], layer_options: list[str]) -> Report:
 def _growth(frameworks: tuple[str, ...], vary: str, options: dict[str, Any]) -> Report:
     """Return the table of counts at several sizes."""
     from gatewise import vary as varied
+    from gatewise.core.spec import KINDS
     from gatewise.report.teaching import growing
 
     name = vary.partition("=")[0].strip()
-    if name in options and options[name] is None:
-        options[name] = 1  # The size that varies need not be given a value as well.
+    # The size that varies need not be given a value as well; where there is none of this name, that is what is said.
+    fields = KINDS[options["cell"] or "LSTM"].fields
+    for size in [name] if name in options else [each for each in ("features", "units", "tokens") if each in fields]:
+        options[size] = options[size] or 1
     return growing(varied(spec_of(options), vary, *frameworks))
 
 
