@@ -10,6 +10,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # On tiny tensors torch's threads wait for each other, long where other programs run: 0.2 s for one call of an LSTM.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tables are as wide as a terminal, which a test has none of.
+os.environ.pop("COLUMNS", None)
 
 
 def pytest_configure(config):

@@ -18,6 +18,8 @@ import sys
 import warnings
 
 warnings.simplefilter("error")
+# What differs in how a port is called is another test's.
+warnings.filterwarnings("ignore", "The source (is called|returns|takes)")
 warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
 # On a GPU, where Keras puts its weights then, it gives them to cuDNN as they lie; and cuDNN would round to 11 bits.
 warnings.filterwarnings("ignore", "(.|\\n)*RNN module weights are not part of single contiguous chunk of memory")

@@ -62,7 +62,7 @@ def test_an_object_that_does_something_else_than_it_says_fails(keras, rng, facto
     assert gw.verify(model, module).passed
     call = model.call
     model.call = lambda *arguments, **options: factor * call(*arguments, **options)
-    assert gw.verify(model, module).verdict == "failed"
+    assert gw.verify(model, module, inputs=rng.normal(size=(3, STEPS, FEATURES)).astype("float32")).verdict == "failed"
 
 
 def test_a_name_that_states_have_is_a_name(keras, rng):

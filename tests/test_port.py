@@ -223,6 +223,7 @@ def test_it_shares_no_memory_and_leaves_the_source_alone(keras, torch, model):
         assert not module.training
 
 
+@pytest.mark.filterwarnings("ignore::gatewise.PortWarning")
 def test_a_torch_source_keeps_its_mode_and_its_gradients(torch):
     source = torch.nn.LSTM(3, 4).train()
     gw.port(source, to="keras")
@@ -398,6 +399,7 @@ STACKS = [
 ] + [("RNN", {"nonlinearity": "relu", "num_layers": 2})]
 
 
+@pytest.mark.filterwarnings("ignore::gatewise.PortWarning")
 @pytest.mark.parametrize(("kind", "options"), STACKS, ids=str)
 def test_bare_torch_layers_come_out_batch_first_with_their_states(keras, torch, kind, options):
     options = {**options, **({"dtype": getattr(torch, options["dtype"])} if "dtype" in options else {})}

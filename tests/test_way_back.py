@@ -465,7 +465,7 @@ def test_files_load_in_a_fresh_process(keras, torch, tmp_path):
         "except gw.errors.FileError as error:\n    print('FileError', error)\n"
     )
     assert code == 0, said
-    for word in ("Functional", "FileError", "own.keras holds elsewhere>Own", "Import the module"):
+    for word in ("Functional", "FileError", "own.keras holds elsewhere>Own", "import the module"):
         assert word in said
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gatewise import arguments, checkpoints
 from gatewise.arguments import path_of
 from gatewise.core.between import Constant, Input
-from gatewise.core.layout import CANONICAL, Layout
+from gatewise.core.layout import CANONICAL, Layout, gaps
 from gatewise.core.network import Layer, Network
 from gatewise.core.plan import Plan, Step, Verdict, plan
 from gatewise.core.shapes import shapes
@@ -166,8 +166,11 @@ def plan_network(network: Network, source: dict[str, Layout], target: str, form:
     for layer in network.weighted:
         made = plan(layer.spec, source[layer.name], live_layout(target, layer.spec, form))
         if made.verdict is Verdict.IMPOSSIBLE and not made.unless:
+            way_out = made.way_out
+            if form == "cell" and not gaps(live_layout(target, layer.spec), layer.spec):
+                way_out = "Put the cell into a layer that runs it over a sequence; such a layer can be ported."
             raise ImpossiblePlanError(
-                f"Layer {layer.name!r} cannot go from {made.source} to {made.target}.", made.reason, made.way_out
+                f"Layer {layer.name!r} cannot go from {made.source} to {made.target}.", made.reason, way_out
             )
         plans[layer.name] = made
     return plans

@@ -36,7 +36,7 @@ def replaced_method(obj: object, packages: Collection[str], wrapped: Collection[
             own = inspect.getattr_static(type(obj), name, None)
             if callable(own) or isinstance(own, classmethod | staticmethod | property):
                 return f"{name} was replaced on this object"
-    folders = tuple(_folder(package) for package in packages if package in sys.modules)
+    folders = tuple(_folder(package) for package in packages if sys.modules.get(package) is not None)
     for kind in type(obj).__mro__:
         if kind.__module__.partition(".")[0] not in packages:
             continue

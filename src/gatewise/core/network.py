@@ -319,7 +319,9 @@ class Network(Record):
         kinds = KINDS | WEIGHTLESS
         try:
             entries, outputs = _of(data, dict, "it")["layers"], data["outputs"]
-            if len(_of(entries, list, "layers")) > MOST_LAYERS:
+            if not _of(entries, list, "layers"):
+                raise ValueError("it has no layers")
+            if len(entries) > MOST_LAYERS:
                 raise ValueError(f"it has {len(entries):,} layers, and {MOST_LAYERS:,} are the most that are read")
             trees = (from_lists(data.get(name)) for name in ("takes", "gives"))
             return cls(tuple(_layer(entry, kinds) for entry in entries), _words(outputs, "outputs"), *trees)

@@ -420,7 +420,7 @@ def _distributed(layer: Layer, inner: Spec, shape: Shape, axes: int) -> tuple[Sh
             layer,
             shape,
             f"TimeDistributed gives its {kind} one step of the sequence, so the {kind} has no timesteps left.",
-            f"Drop the TimeDistributed around the {kind}, or feed 4 axes (batch, outer steps, timesteps, features).",
+            f"Drop the TimeDistributed around the {kind}, or feed 4 axes: (batch, outer steps, timesteps, features).",
         )
     if len(shape) < 3:
         raise _misfit(layer, shape, "TimeDistributed needs a time axis.", "Drop it, or feed (batch, timesteps, …).")

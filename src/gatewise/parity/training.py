@@ -238,8 +238,8 @@ def trained(side: Side) -> list[Unit]:
     natives = side.adapter.natives(side.obj)
     live = {}
     for layer in side.network.weighted:
-        fixed = side.adapter.frozen(natives[layer.name])
         arrays = side.adapter.read(natives[layer.name])
+        fixed = side.adapter.frozen(natives[layer.name]) if layer.trainable else set(arrays)
         live[layer.name] = {name: np.full(array.shape, float(name not in fixed)) for name, array in arrays.items()}
     return [
         unit._replace(weights={name: array * (name not in STATISTICS) for name, array in unit.weights.items()})

@@ -156,6 +156,8 @@ def conclude(found: Comparison, verdict: str, seed: int, notes: Sequence[str], r
             "sequences and states alike, and have the same number of units?"
         )
     arrays = [array for ran in (*found.ours, *found.theirs) for array in ran]
+    if verdict == "passed" and any(np.isnan(array).any() for array in arrays):
+        verdict = "inconclusive"  # NaN is equal to any NaN, whatever the weights are
     if not all(np.isfinite(array).all() for array in arrays):
         advice.append(
             "Outputs hold numbers that are not finite (NaN or infinite), of which only the places are compared. Do "

@@ -219,6 +219,14 @@ def _wanted(name: str, wanted: Any, value: Any) -> Any:
     return tuple(wanted) if isinstance(wanted, list) else wanted
 
 
+def _away(tried: Rehearsal, manner: Manner) -> float:
+    """Return how far the outputs are with some options of the target set; infinite where it does not run so."""
+    try:
+        return tried.away(None, manner)
+    except Exception:  # A framework raises whatever it likes where one option contradicts another.
+        return float("inf")
+
+
 def _needed(tried: Rehearsal, known: Sequence[Option], manner: Manner, away: float, tolerance: float) -> list[Option]:
     """Return the options that have to be set for the outputs to agree; else those that bring them nearer."""
     if not known:
@@ -226,7 +234,7 @@ def _needed(tried: Rehearsal, known: Sequence[Option], manner: Manner, away: flo
     with contextlib.ExitStack() as stack:
         for each in known:
             stack.enter_context(_set(tried.target, each))
-        every = tried.away(None, manner)
+        every = _away(tried, manner)
     if every <= tolerance:
         kept = list(known)
         for each in known:
@@ -234,13 +242,13 @@ def _needed(tried: Rehearsal, known: Sequence[Option], manner: Manner, away: flo
             with contextlib.ExitStack() as stack:
                 for one in rest:
                     stack.enter_context(_set(tried.target, one))
-                if rest and tried.away(None, manner) <= tolerance:
+                if rest and _away(tried, manner) <= tolerance:
                     kept = rest
         return kept
     chosen = []
     for each in known:
         with _set(tried.target, each):
-            if tried.away(None, manner) < 0.9 * away:
+            if _away(tried, manner) < 0.9 * away:
                 chosen.append(each)
     return chosen or [each for each in known if every < 0.9 * away]
 
