@@ -209,8 +209,8 @@ class Merge(Spec):
     where it counts in none.
 
     Args:
-        merge: How: laid end to end (``"concat"``), or number by number.
-        axis: The axis along which they are laid end to end, the batch being 0; -1 is the last. Further time axes, on
+        merge: How: concatenated (``"concat"``), or number by number.
+        axis: The axis along which they are concatenated, the batch being 0; -1 is the last. Further time axes, on
             whose steps the layer runs, do not count.
 
     >>> Merge("sum")

@@ -2,7 +2,7 @@
 
 A layout is data. ``"weight_ih_l{layer}{direction}": "kernel: (gate units) features"`` says: this tensor holds the
 kernel; its first dimension counts the gates, and within each gate the units; its second one the features. The
-notation is that of einops, with ``+`` for "laid end to end" and ``|`` for "one length with two names"::
+notation is that of einops, with ``+`` for "concatenated" and ``|`` for "one length with two names"::
 
     entry  = name template  ->  part { "+" part } ":" { axis } [ "~" axis axis ]
     part   = canonical part [ "[" gate letters "]" ]
@@ -141,7 +141,7 @@ def axis_length(spec: Spec, axis: str, layer: int = 0) -> int:
 class Node(NamedTuple):
     """One piece of a parsed pattern.
 
-    ``kind`` is ``axis``, ``product`` (axes packed, leftmost slowest), ``sum`` (laid end to end) or ``either`` (one
+    ``kind`` is ``axis``, ``product`` (axes packed, leftmost slowest), ``sum`` (concatenated) or ``either`` (one
     length with a name for each part). ``parts`` are the numbers of the parts in the head that it belongs to.
     """
 

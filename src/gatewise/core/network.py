@@ -202,9 +202,10 @@ class Network(Record):
     @property
     def results(self) -> tuple[str, ...]:
         """References of all that comes out."""
+        if self.outputs or not self.layers:
+            return self.outputs
         last = self.layers[-1]
-        numbered = [last.name] + [f"{last.name}:{number}" for number in range(1, len(outputs_of(last.spec)))]
-        return self.outputs or tuple(numbered)
+        return (last.name, *(f"{last.name}:{number}" for number in range(1, len(outputs_of(last.spec)))))
 
     @property
     def weighted(self) -> tuple[Layer, ...]:

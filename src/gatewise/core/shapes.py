@@ -190,7 +190,7 @@ def _first_misfit(layers: Sequence[Layer], fed: Shape) -> tuple[int, SpecError |
 
 
 def _merged(layer: Layer, spec: Merge, shapes: list[Shape]) -> Shape:
-    """Return the one shape of several, which are alike but along the axis on which they are laid end to end.
+    """Return the one shape of several, which are alike but along the axis on which they are concatenated.
 
     Where they are joined number by number, those of length 1 are spread out over the others.
     """

@@ -31,7 +31,7 @@ class Notation(NamedTuple):
         memory: The letter of the memory.
         times: The sign for a product element by element.
         columns: Whether vectors are columns, ``W x``; else they are rows, ``x @ W``.
-        joint: Whether state and input are laid end to end: one matrix a gate in place of two.
+        joint: Whether state and input are concatenated: one matrix a gate in place of two.
         kernel, recurrent_kernel, bias, recurrent_bias, peephole: The symbols of the weights.
     """
 
@@ -439,7 +439,7 @@ class _Writer:
         if f" {notation.times} " in written:
             yield f"{notation.times} multiplies element by element."
         if any(self.joined(gate) for gate in self.gates):
-            yield "[h, x] is the state and the input laid end to end, so one matrix reads both."
+            yield "[h, x] is the state and the input concatenated, so one matrix reads both."
         if notation.joint and spec.cell == "gru":
             yield (
                 "Here z is the share of the old state, as Keras and PyTorch have it. In the blog it is the share of "
