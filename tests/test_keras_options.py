@@ -120,8 +120,7 @@ STEPS, FEATURES = 5, 3
 def one_layer(keras, make, *, masked=False, batch=None):
     source = keras.Input((STEPS, FEATURES), batch_size=batch)
     x = keras.layers.Masking()(source) if masked else source
-    outputs = keras.tree.flatten(make(x))
-    return keras.Model(source, outputs if len(outputs) > 1 else outputs[0])
+    return keras.Model(source, keras.tree.flatten(make(x)))
 
 
 def recurrent(kind="LSTM", masked=False, batch=None, **options):

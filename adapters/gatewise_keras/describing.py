@@ -221,7 +221,9 @@ class _Graph(Laying):
                 self.layers[name] = dataclasses.replace(there, spec=there.spec.replace(integer=True))
         self._leave_out(Network(tuple(self.layers.values()), outputs).live)
         takes = _tree_of(getattr(self.model, "_inputs_struct", None))
-        gives = _tree_of(getattr(self.model, "_outputs_struct", None)) if not states else None
+        made = getattr(self.model, "_outputs_struct", None)
+        # A call of a model whose outputs are a list of one gives that one.
+        gives = _tree_of(made[0] if isinstance(made, list | tuple) and len(made) == 1 else made) if not states else None
         return Network(tuple(self.layers.values()), outputs, takes, gives)
 
     def _leave_out(self, live: set[str]) -> None:
