@@ -246,6 +246,9 @@ def test_dense_and_embedding():
         (2, with_part("kernel", lambda kernel: kernel.T), "kernel-transposed"),
         (3, with_part("kernel", lambda kernel: kernel.T.reshape(kernel.shape)), "kernel-reshaped"),
         (3, with_part("bias", lambda bias: 0 * bias), "bias-dropped"),
+        (2, with_part("kernel", lambda kernel: np.roll(kernel, 1, 0)), "rows-shifted"),
+        (3, with_part("kernel", lambda kernel: np.roll(kernel, 2, 1)), "columns-shifted"),
+        (2, with_part("kernel", lambda kernel: 0 * kernel), "not-copied"),
         (2, with_part("kernel", lambda kernel: kernel + 0.1), "other-weights"),
     ):
         b = change(gw.port(a, "torch"), how, only=place)

@@ -574,6 +574,27 @@ def test_files_on_both_sides(keras, torch, tmp_path):
         gw.transfer(model, {"w": np.zeros(3)})
 
 
+def test_an_image_that_no_layer_pools_before_it_is_laid_flat(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.norm, self.conv = nn.Linear(36, 3), nn.BatchNorm2d(4), nn.Conv2d(2, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.fc(torch.max_pool2d(torch.relu(self.norm(self.conv(x))), 2).flatten(1))
+
+    conv, norm = keras.layers.Conv2D(4, 3, padding="same"), keras.layers.BatchNormalization(epsilon=1e-5)
+    after = keras.layers.ReLU(), keras.layers.MaxPooling2D(), keras.layers.Flatten(), keras.layers.Dense(3)
+    model, module = shaken(keras.Sequential([keras.Input((6, 6, 2)), conv, norm, *after])), Net()
+    with torch.no_grad():
+        for each in (module.norm.weight, module.norm.running_mean, module.norm.running_var):
+            each.add_(torch.rand(4))
+    gw.transfer(module, model)
+    check(model, module, numbers(2, 6, 6, 2), to_module=lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
 @pytest.mark.parametrize("given", ["list", "dict"])
 def test_outputs_by_name_and_in_order(keras, torch, given):
     """A dict is compared by its keys with another dict, and in its order with a list: twins stay apart."""
@@ -913,6 +934,36 @@ def test_what_has_no_partner_may_be_left_out(keras, torch):
     check(model, module, numbers(4, 6, 3))
 
 
+def test_a_head_of_its_own_may_be_left_out(torch):
+    from torch import nn
+
+    source = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    for more in (nn.Linear(2, 5), nn.Linear(2, 2)):
+        module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), more)
+        refused(source, module, "Only in the target: 2", inputs=numbers(3, 4))
+        done = gw.transfer(source, module, inputs=numbers(3, 4), allow_missing=True)
+        assert done.parity is None
+        assert any("'2' has no partner" in each for each in done.remarks)
+        assert torch.equal(module[0].weight, source[0].weight)
+        assert torch.equal(module[1].bias, source[1].bias)
+    twins = [nn.Sequential(*(nn.Linear(4, 4) for _ in range(count))) for count in (2, 3)]
+    refused(*twins, "'0' and '1'", "pairs={", inputs=numbers(3, 4), allow_missing=True)
+
+
+def test_what_the_inputs_do_not_show_is_said(torch):
+    from torch import nn
+
+    source, module = (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, eps=eps)) for eps in (1e-3, 1e-5))
+    source[1].running_var.fill_(1e4)
+    done = gw.transfer(source, module, inputs=numbers(3, 4))
+    assert any("eps of '1' is 0.001" in each for each in done.remarks)
+    source, module = (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2))
+    assert not gw.transfer(source, module, inputs=numbers(3, 4)).remarks
+    source[0].bias.data.fill_(-100.0)
+    done = gw.transfer(source, module, inputs=numbers(3, 4))
+    assert any("Not proved of '0'" in each for each in done.remarks)
+
+
 def test_twins_that_nothing_tells_apart_are_refused(torch):
     from torch import nn
 
@@ -931,15 +982,20 @@ def test_what_cannot_be_a_side_is_said(keras, torch):
     from torch import nn
 
     model, module = small(keras), nn.Linear(2, 2)
+    with torch.inference_mode():
+        unwritable = nn.Linear(2, 2)
     for source, target, words in (
         (3, module, "belongs to no framework"),
         (module, None, "belongs to no framework"),
-        ("nowhere.keras", module, "is not there"),
+        ("nowhere.keras", module, "No such file"),
         (nn.ReLU(), module, "holds no weights"),
         (module, nn.ReLU(), "holds no weights"),
         (nn.Linear(2, 2, device="meta"), module, "meta"),
         (module, nn.Linear(2, 2, device="meta"), "meta"),
         (keras.Sequential([keras.layers.Dense(2)]), module, "no weights yet"),
+        (module, nn.Linear, "Linear is a class"),
+        ({"state_dict": module.state_dict()}, module, "holds a dict"),
+        (module, unwritable, "inference_mode"),
     ):
         with pytest.raises(gw.GatewiseError, match=words):
             gw.transfer(source, target)
@@ -957,6 +1013,11 @@ def test_a_name_that_is_no_layer_is_named(keras, torch):
         gw.transfer(small(keras), module, second_bias="free")
     with pytest.raises(gw.SpecError, match="dtype"):
         gw.transfer(small(keras), module, dtype="int7")
+    with pytest.raises(gw.SpecError, match="allow_missing"):
+        gw.transfer(small(keras), module, allow_missing="no")
+    taken = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    error = refused(taken, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "named twice", pairs={"0": "1", "1": "1"})
+    assert "Did you mean" not in str(error)
     with pytest.raises(gw.SpecError, match="pairs"):
         gw.transfer(small(keras), module, pairs=["lstm"])
 
@@ -1070,6 +1131,11 @@ def test_what_stands_between_two_directions_is_named(keras, torch):
     refused(model(), net("last"), "'rnn'", "the ends of both directions", "the last step")
 
 
+def test_outputs_of_another_shape_are_refused_with_the_place(keras, torch):
+    net = recurrent_net(torch, torch.nn.LSTM(3, 4, batch_first=True), lambda x: x)
+    refused(small(keras), net, "(3, 2) here", "the source takes the last step of 'lstm'")
+
+
 def test_outputs_of_another_shape_are_refused_with_the_option(keras, torch):
     from torch import nn
 
@@ -1083,6 +1149,22 @@ def test_outputs_of_another_shape_are_refused_with_the_option(keras, torch):
 
     model = shaken(keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(4, 3, strides=2)]))
     refused(model, Net(), "(3, 4, 4)", "(3, 7, 4)", "stride", "'conv'")
+
+
+def test_a_padding_that_the_target_lacks_is_named(keras, torch):
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return torch.relu(self.conv(x.transpose(1, 2))).mean(-1)
+
+    conv = keras.layers.Conv1D(4, 3, padding="causal", activation="relu")
+    model = shaken(keras.Sequential([keras.Input((9, 3)), conv, keras.layers.GlobalAveragePooling1D()]))
+    refused(model, Net(), "'conv'", "'causal'", "pad the front")
 
 
 def test_dropout_that_is_left_on_is_named(keras, torch):
@@ -1189,6 +1271,18 @@ def small_epsilon(net):
     net.bn.eps = 1e-5
 
 
+def statistics_left_out(net):
+    net.bn.reset_running_stats()
+
+
+def deviation_for_variance(net):
+    net.bn.running_var.sqrt_()
+
+
+def rows_shifted(net):
+    net.rnn.weight_hh_l0.data = net.rnn.weight_hh_l0.data.roll(1, 0)
+
+
 def statistics_exchanged(net):
     net.bn.running_mean.copy_(net.bn.running_var)
 
@@ -1202,6 +1296,9 @@ def statistics_exchanged(net):
         (bias_twice, "rnn[0].forward", "bias-doubled"),
         (small_epsilon, "bn", "epsilon"),
         (statistics_exchanged, "bn", "other-layer"),
+        (statistics_left_out, "bn", "not-copied"),
+        (deviation_for_variance, "bn", "variance-root"),
+        (rows_shifted, "rnn[0].forward", "rows-shifted"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -1253,6 +1350,8 @@ class Net(nn.Module):
 
 
 def test_on_the_command_line(keras, torch, tmp_path):
+    import json
+
     from click.testing import CliRunner
     from safetensors.torch import load_file
 
@@ -1265,6 +1364,12 @@ def test_on_the_command_line(keras, torch, tmp_path):
     small(keras).save(model)
     (tmp_path / "net.py").write_text(NET)
     net = f"{tmp_path / 'net.py'}:Net"
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "cut.py").write_text("class Net(\n")
+    (tmp_path / "loud.py").write_text("print('loud')\n" + NET)
+    done = run(model, f"{tmp_path / 'loud.py'}:Net(4)", "-o", tmp_path / "net.SAFETENSORS", "-f", "json")
+    assert json.loads(done.stdout), done.output
+    assert "loud" in done.stderr
     done = run(model, f"{net}(4, out=2)", "--output", filled)
     assert done.exit_code == 0, done.output
     assert "Parity passed" in done.stdout
@@ -1283,6 +1388,9 @@ def test_on_the_command_line(keras, torch, tmp_path):
         ((model, f"{net}()", "-o", filled, "--force"), 2, "cannot be built"),
         ((model, f"{net}s(4)", "-o", filled, "--force"), 2, "Classes in it: Net"),
         ((model, "nowhere.py:Net", "-o", filled, "--force"), 2, "is not there"),
+        ((model, f"{net}(4)", "-o", filled, "--force", "--pairs", "lstm=a", "--pairs", "lstm=b"), 2, "twice"),
+        ((model, f"{tmp_path / 'script.py'}:Net", "-o", filled, "--force"), 2, "SystemExit"),
+        ((model, f"{tmp_path / 'cut.py'}:Net", "-o", filled, "--force"), 2, "Correct that file"),
     ):
         done = run(*words)
         assert (done.exit_code, said in done.output) == (code, True), done.output

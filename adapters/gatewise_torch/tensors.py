@@ -74,6 +74,18 @@ def check_here(tensor: torch.Tensor) -> None:
         )
 
 
+def check(obj: nn.Module, *, written: bool) -> None:
+    """Raise ``UnsupportedModelError`` where a module's tensors cannot be read, or written where that is asked."""
+    for tensor in (*obj.parameters(), *obj.buffers()):
+        check_here(tensor)
+        if written and tensor.is_inference():
+            raise UnsupportedModelError(
+                "A tensor was made in torch.inference_mode().",
+                "PyTorch lets nobody write into it outside of that mode.",
+                "Build the module outside of it.",
+            )
+
+
 def dtype(native: nn.Module, name: str) -> str:
     """Return the type of a tensor of a module."""
     return str(stored(native, name).dtype).removeprefix("torch.")

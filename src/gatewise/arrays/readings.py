@@ -148,9 +148,9 @@ class Pair:
 
             return made
 
-        return self.read(name, self.kernel_steps(gates, flat, target), plant)
+        return self.read(name, self.kernel_steps(name, gates, flat, target), plant)
 
-    def kernel_steps(self, gates: str, mine: Array, yours: Array) -> list[Step]:
+    def kernel_steps(self, name: str, gates: str, mine: Array, yours: Array) -> list[Step]:
         """Return what makes one kernel (gates, rows, columns) of another."""
         identity = tuple(range(len(mine)))
         natural = list(_variants(yours.shape, self.orders if gates and gates == self.gates else [identity]))
@@ -177,7 +177,34 @@ class Pair:
             for step in (1, -1):
                 if self.same(mine[0][1:-1], np.roll(yours[0], step, 0)[1:-1]):
                     return [("rows-shifted", "the rows of {what} are moved by one", _taken([0]))]
-        return [("other-weights", _OTHER, _taken([0]))]
+        return self.value_steps(name, mine, yours) or [("other-weights", _OTHER, _taken([0]))]
+
+    def value_steps(self, name: str, mine: Array, yours: Array) -> list[Step]:
+        """Return the one mistake that moves all rows or columns, or makes other numbers of a kernel."""
+        if mine.shape != yours.shape:
+            return []
+        count, rows, columns = mine.shape
+        for order in self.orders if len(self.orders[0]) == count else [range(count)]:
+            here, there = (each[list(order)].reshape(1, count * rows, columns) for each in (mine, yours))
+            for axis, what in ((1, "rows"), (2, "columns")):
+                by = self.moved(here, there, axis)
+                if by:
+                    words = f"the {what} of {{what}}, of which each is {by} too far, are moved back"
+                    return [("rows-shifted" if axis == 1 else "columns-shifted", words, _taken([0]))]
+        if name == "variance" and self.same(mine, yours * yours):
+            return [("variance-root", "{what} is squared, as it is the standard deviation there", _taken([0]))]
+        if any((yours == number).all() for number in (0, 1)):
+            return [("not-copied", "{what} is copied, and not left as in a new layer", _taken([0]))]
+        return []
+
+    def moved(self, mine: Array, yours: Array, axis: int) -> int:
+        """Return by how many places the target's rows or columns stand too far, the last ones in front; 0 if not so."""
+        count = mine.shape[axis]
+        first = mine.take(0, axis)
+        for by in range(1, count):
+            if self.same(first, yours.take(by, axis)) and self.same(mine, np.roll(yours, -by, axis)):
+                return by
+        return 0
 
     def closeness(self, yours: Sequence[Array], scale: float) -> Iterator[tuple[Same, list[Step]]]:
         """Yield how numbers may agree: as they are, or rounded to a type that holds all of the target's."""

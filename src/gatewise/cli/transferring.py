@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
 import sys
@@ -75,8 +76,13 @@ def transfer(
         raise FileError(f"{output} is there already.", "An existing file of weights is kept.", "Add --force.")
     if inputs is not None:
         check_inputs(inputs, suffixes=(".npz",))
-    wanted = dict(_pair(text) for text in pairs)
-    with working():
+    wanted: dict[str, str] = {}
+    for one, other in map(_pair, pairs):
+        if wanted.setdefault(one, other) != other:
+            raise SpecError(f"--pairs names {one!r} twice.", f"{wanted[one]} and {other}.", "Give it one partner.")
+    stdout = sys.stdout
+    # What a user's own code prints is no result.
+    with working(), contextlib.redirect_stdout(sys.stderr):
         loading(*(name for name in (source, target) if not is_class(name)))
         from gatewise import transfer as transferred
         from gatewise.report.transfers import transferring
@@ -93,7 +99,8 @@ def transfer(
             )
         except TransferError as error:
             if error.result is not None:
-                answer(transferring(error.result), format, None)
+                with contextlib.redirect_stdout(stdout):
+                    answer(transferring(error.result), format, None)
             raise
         write(done.target, output)
     answer(transferring(done), format, None)
@@ -128,25 +135,32 @@ def built(name: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # As Python does for a script: its neighbours can be imported, and what it defines can be found by name.
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    folder = os.path.dirname(os.path.abspath(path))
+    sys.path.insert(0, folder)
     sys.modules.setdefault(spec.name, module)
+    ran = False
     try:
         spec.loader.exec_module(module)
         found = getattr(module, made, None)
         if not callable(found):
             known = [each for each, value in vars(module).items() if isinstance(value, type)]
             raise SpecError(f"{path} has no {made!r}.", f"Classes in it: {', '.join(known)}.", "Name one of them.")
+        ran = True
         return found(*args, **kwargs)
     except SpecError:
         raise
-    except Exception as error:  # The user's own code raises whatever it raises.
+    except (Exception, SystemExit) as error:  # The user's own code raises whatever it raises, and may leave.
+        said = " ".join(str(error).split())
         raise FileError(
-            f"{name} cannot be built: {type(error).__name__}: {error}",
-            f"{path} was run, and {call} called.",
-            "Give the arguments that it needs: net.py:Net(3, hidden=4).",
+            f"{name} cannot be built: {type(error).__name__}{': ' if said else ''}{said}",
+            f"{path} was run, and {call} called." if ran else f"{path} was run.",
+            "Give the arguments that it needs: net.py:Net(3, hidden=4)."
+            if ran
+            else "Correct that file; what is to run only as a script belongs under if __name__ == '__main__':.",
         ) from error
     finally:
-        sys.path.pop(0)
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
 
 
 def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -179,7 +193,7 @@ def write(obj: Any, output: str) -> None:
 
     _, side = owner(obj)
     state = getattr(side, "state_arrays", None)
-    if output.endswith(".safetensors") and state is not None:
+    if output.lower().endswith(".safetensors") and state is not None:
         checkpoints.save(output, state(obj))
         return
     save(obj, output)

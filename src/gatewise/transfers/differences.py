@@ -71,6 +71,8 @@ class Option(NamedTuple):
         """What to change."""
         kind = self.pair.target.kind
         line = f"{kind}(…, {self.name}={self.wanted!r})"
+        if self.wanted == "causal":
+            line = f"where {kind} has no such padding, set it to 0 and pad the front, by dilation · (width - 1)"
         if not self.settable and self.name != "nonlinearity":
             line = f"{kind} computes nothing else; gatewise_torch.{line} does" if kind in OWN else line
         return (
@@ -108,6 +110,11 @@ def differences(
             if not each.settable
         ]
     return tuple(found)
+
+
+def parting(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner) -> list[Found]:
+    """Return the first place at which the filled copy of a target parts from the source, layer by layer."""
+    return list(_Between(tried, pairs, manner, float("inf")).found())
 
 
 def _time_first(
@@ -219,38 +226,32 @@ def _wanted(name: str, wanted: Any, value: Any) -> Any:
     return tuple(wanted) if isinstance(wanted, list) else wanted
 
 
-def _away(tried: Rehearsal, manner: Manner) -> float:
-    """Return how far the outputs are with some options of the target set; infinite where it does not run so."""
-    try:
-        return tried.away(None, manner)
-    except Exception:  # A framework raises whatever it likes where one option contradicts another.
-        return float("inf")
-
-
 def _needed(tried: Rehearsal, known: Sequence[Option], manner: Manner, away: float, tolerance: float) -> list[Option]:
     """Return the options that have to be set for the outputs to agree; else those that bring them nearer."""
+    known = [each for each in known if _away_with(tried, [each], manner) < float("inf")]
     if not known:
         return []
-    with contextlib.ExitStack() as stack:
-        for each in known:
-            stack.enter_context(_set(tried.target, each))
-        every = _away(tried, manner)
+    every = _away_with(tried, known, manner)
     if every <= tolerance:
         kept = list(known)
         for each in known:
             rest = [one for one in kept if one is not each]
-            with contextlib.ExitStack() as stack:
-                for one in rest:
-                    stack.enter_context(_set(tried.target, one))
-                if rest and _away(tried, manner) <= tolerance:
-                    kept = rest
+            if rest and _away_with(tried, rest, manner) <= tolerance:
+                kept = rest
         return kept
-    chosen = []
-    for each in known:
-        with _set(tried.target, each):
-            if _away(tried, manner) < 0.9 * away:
-                chosen.append(each)
+    chosen = [each for each in known if _away_with(tried, [each], manner) < 0.9 * away]
     return chosen or [each for each in known if every < 0.9 * away]
+
+
+def _away_with(tried: Rehearsal, options: Sequence[Option], manner: Manner) -> float:
+    """Return how far the outputs are apart with some options set; infinite where the target then cannot run."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for each in options:
+                stack.enter_context(_set(tried.target, each))
+            return tried.away(None, manner)
+    except Exception:  # A layer raises whatever it raises at an option that its framework lacks, such as "causal".
+        return float("inf")
 
 
 @contextlib.contextmanager
@@ -401,8 +402,11 @@ class _Between:
             text = f"Up to {other!r} the two agree; then, for {place}, the source takes {_words(first, one)}, "
             text += f"the target {_words(second, other)}."
             if first.activation != second.activation:
-                text += f" In the target, apply {first.activation} there" + (
-                    f", not {second.activation}." if second.activation != "linear" else "."
+                text += " In the target, " + (
+                    f"leave {second.activation} out there."
+                    if first.activation == "linear"
+                    else f"apply {first.activation} there"
+                    + (f", not {second.activation}." if second.activation != "linear" else ".")
                 )
                 return self.told(other, "activation", text)
             return self.told(other, "wrong-step", text)
@@ -413,7 +417,7 @@ class _Between:
         """Return what made one array of a layer's outputs, or None."""
         for array in base:
             for words, read in READINGS.items():
-                if words and (array.ndim < 3 or array.shape[-1] < 2):
+                if words and (array.ndim != 3 or array.shape[-1] < 2):
                     continue
                 part = read(array.astype(np.float64))
                 for name in ACTIVATIONS:

@@ -39,6 +39,9 @@ class Tensors(Protocol):
     def identity(self, native: Any, name: str) -> Hashable:
         """Return what two names of one tensor have in common."""
 
+    def check(self, obj: Any, *, written: bool) -> None:
+        """Raise ``UnsupportedModelError`` where an object's tensors cannot be read, or written where that is asked."""
+
     def write(self, native: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Change tensors of a layer in place; their types stay."""
 

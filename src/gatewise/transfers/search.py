@@ -32,6 +32,9 @@ from gatewise.transfers.trials import (
 MOST_RUNS, MOST_SECONDS = 5000, 60.0
 """How often, and how long, a target is run to settle which twin is which."""
 
+MOST_SECONDS_SILENT = 2.0
+"""How long layers are looked for that the outputs do not depend on."""
+
 SHARP = 1e-4
 """Up to which difference of the outputs the first pairing that agrees is taken."""
 
@@ -374,7 +377,8 @@ def _flattened(
     ours: dict[int, Call] = {}
     for call in tried.calls:
         ours.setdefault(call.number, call)
-    shapes = {each.shape[1:] for call in tried.calls for each in call.outputs if each.ndim > 2}
+    _, theirs = tried.run(None, manner, watch=True, number=0)
+    shapes = {each.shape[1:] for call in (*tried.calls, *theirs) for each in call.outputs if each.ndim > 2}
     for base in _likely(tried, pairs, twins, manner) if shapes else ():
         made, changed = list(base), False
         for place, pair in enumerate(base):
@@ -386,17 +390,33 @@ def _flattened(
             if here is None or there is None or _same_inputs(here, there) or not (here.inputs and there.inputs):
                 continue
             mine, yours = here.inputs[0], there.inputs[0]
-            for shape in shapes:
-                if mine.ndim == yours.ndim == 2 and mine.shape == yours.shape and np.prod(shape) == mine.shape[1]:
-                    for turned in itertools.permutations(range(len(shape))):
-                        axes = (0, *(axis + 1 for axis in turned))
-                        read = mine.reshape(len(mine), *shape).transpose(axes).reshape(mine.shape)
-                        if distance(read, yours) < 1e-4:
-                            made[place] = pair._replace(flattened=(shape, turned))
-                            changed = True
-                            break
+            for shape, turned in _laid_flat(shapes, mine, yours):
+                axes = (0, *(axis + 1 for axis in turned))
+                read = mine.reshape(len(mine), *shape).transpose(axes).reshape(mine.shape)
+                if distance(read, yours) < 1e-4:
+                    made[place] = pair._replace(flattened=(shape, turned))
+                    changed = True
+                    break
         if changed:
             yield made
+
+
+def _laid_flat(
+    shapes: Iterable[tuple[int, ...]], mine: np.ndarray, yours: np.ndarray
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Yield what may have been laid flat to two arrays: a shape without the batch, and the order of its axes.
+
+    What a layer gave may be pooled before it is laid flat, which need not be a layer: then its channels are kept.
+    """
+    if mine.ndim != 2 or mine.shape != yours.shape:
+        return
+    size = mine.shape[1]
+    exact = sorted({shape for shape in shapes if np.prod(shape) == size})
+    pooled = [(one, size // one) for one in sorted({axis for shape in shapes for axis in shape}) if size % one == 0]
+    pooled += [(other, one) for one, other in pooled]
+    for shape in dict.fromkeys([*exact, *pooled]):
+        for turned in itertools.permutations(range(len(shape))):
+            yield shape, turned
 
 
 def _climbed(
@@ -569,12 +589,24 @@ def untold(
     return found
 
 
+def silent(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner, tolerance: float) -> list[str]:
+    """Return the layers of the filled copy that the outputs do not depend on, as far as a few seconds reach."""
+    start, found = time.monotonic(), []
+    for pair in {pair.target.item: pair for pair in pairs}.values():
+        if time.monotonic() - start > MOST_SECONDS_SILENT:
+            break
+        if not _acts(tried, pair, manner, tolerance):
+            found.append(tried.target.item(pair.target).name)
+    return found
+
+
 def _acts(tried: Rehearsal, pair: Pairing, manner: Manner, tolerance: float) -> bool:
     """Say whether the outputs depend on a layer of the target: they move once its weights are larger by half."""
     reach = tried.target.reach
     assert reach is not None
     item = tried.target.item(pair.target)
-    names = [each.name for each in item.tensors if each.role not in LOOSE]
+    own = [name for name, _ in pair.target.tensors]  # The packed weights of an attention have names of their own here.
+    names = own or [each.name for each in item.tensors if each.role not in LOOSE]
     kept = {name: np.array(array) for name, array in reach.read(item.native, names).items()}
     try:
         reach.write(item.native, {name: array * 1.5 + 0.1 for name, array in kept.items()})

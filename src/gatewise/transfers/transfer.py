@@ -15,17 +15,17 @@ from gatewise import checkpoints
 from gatewise.arguments import path_of
 from gatewise.core.inventory import Role
 from gatewise.core.layout import store
-from gatewise.errors import GatewiseError, SpecError, TransferError, nearest
+from gatewise.errors import GatewiseError, SpecError, TransferError, UnsupportedModelError, nearest
 from gatewise.explaining import inventory as inventory_of
 from gatewise.explaining import inventory_of_arrays, settled_inventory
 from gatewise.live import DTYPES, METADATA, load, restore
 from gatewise.parity.result import Found, OutputParity, Parity
 from gatewise.registry import model_adapter, owner
-from gatewise.transfers.differences import differences, options_differ
+from gatewise.transfers.differences import differences, options_differ, parting
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, fill, verdict
 from gatewise.transfers.reach import tensors
 from gatewise.transfers.result import Carried, Transfer
-from gatewise.transfers.search import GIVEN, Rehearsal, Twins, order_of_use, paired, rivals, settled, untold
+from gatewise.transfers.search import GIVEN, Rehearsal, Twins, order_of_use, paired, rivals, settled, silent, untold
 from gatewise.transfers.sides import Side, Unit, units
 from gatewise.transfers.trials import Compared, Feed, Manner, called, drawn, gap, given, guessed, manners, side_by_side
 
@@ -54,7 +54,7 @@ def transfer(
     allow_missing: bool = False,
 ) -> Transfer:
     """Fill a model's weights from another's; see ``gatewise.transfer``."""
-    _check(pairs, second_bias, dtype)
+    _check(pairs, second_bias, dtype, allow_missing)
     feed = given(inputs)
     return Carrier(*sides_of(source, target, feed), pairs or {}, feed, second_bias, dtype, allow_missing).run()
 
@@ -62,6 +62,9 @@ def transfer(
 def sides_of(source: Any, target: Any, feed: Feed | None) -> tuple[Side, Side]:
     """Return both models of a transfer, each read in the light of the other."""
     ours, theirs = side_of(source, feed), side_of(target, feed)
+    for side in (ours, theirs):
+        if side.reach is not None:
+            side.reach.check(side.obj, written=side is theirs)
     if theirs.reach is None:
         raise SpecError(
             "The target is a file of arrays and no model.", "There is no layer to fill.", "Give the model itself."
@@ -72,7 +75,11 @@ def sides_of(source: Any, target: Any, feed: Feed | None) -> tuple[Side, Side]:
     )
 
 
-def _check(pairs: object, second_bias: object, dtype: object) -> None:
+def _check(pairs: object, second_bias: object, dtype: object, allow_missing: object) -> None:
+    if not isinstance(allow_missing, bool):
+        raise SpecError(
+            f"allow_missing={allow_missing!r} is unknown.", "Known: True, False.", "Name partners with pairs={…}."
+        )
     if second_bias not in ("frozen", "trainable"):
         raise SpecError(
             f"second_bias={second_bias!r} is unknown.", "Known: 'frozen', 'trainable'.", "Use one of these."
@@ -101,6 +108,12 @@ def side_of(obj: Any, feed: Feed | None) -> Side:
     if isinstance(obj, Mapping):
         arrays = {str(name): _array(str(name), value) for name, value in obj.items()}
         return _of_arrays(arrays, "a dict of arrays")
+    if isinstance(obj, type):
+        raise UnsupportedModelError(
+            f"{obj.__name__} is a class.",
+            "Weights are those of a model.",
+            f"Give a model of it, such as {obj.__name__}().",
+        )
     name, _ = owner(obj)
     reach = tensors(name)
     try:
@@ -125,6 +138,10 @@ def _array(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    if isinstance(value, Mapping):
+        raise SpecError(
+            f"{name!r} holds a dict, not numbers.", "A dict of arrays by name.", f"Give that: […][{name!r}]."
+        )
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise SpecError(
@@ -177,6 +194,7 @@ class Carrier:
         self.tried: Rehearsal | None = None
         self.chosen: list[Pairing] = []
         self.manner, self.tolerance = Manner(), TOLERANCE
+        self.missing: list[str] = []
         self.found: Parity | None = None
         self.why_not = ""
 
@@ -214,7 +232,7 @@ class Carrier:
         given_pairs, ours, theirs = self.given()
         pairs, left, right = paired(self.source, self.target, ours, theirs)
         pairs = [*given_pairs, *pairs]
-        self.check_left(left, right, pairs)
+        self.missing = self.check_left(left, right, pairs)
         for pair in pairs:
             check_possible(pair)
         self.twins = rivals(pairs, left, right)
@@ -274,11 +292,11 @@ class Carrier:
                 theirs.remove(there)
         return pairs, ours, theirs
 
-    def check_left(self, left: Sequence[Unit], right: Sequence[Unit], pairs: Sequence[Pairing]) -> None:
-        """Raise ``TransferError`` where a layer has no partner, unless that was allowed."""
+    def check_left(self, left: Sequence[Unit], right: Sequence[Unit], pairs: Sequence[Pairing]) -> list[str]:
+        """Return the layers without a partner; raise ``TransferError`` unless that was allowed."""
         left, right = self.needed(self.source, left), self.needed(self.target, right)
         if not (left or right) or self.allow_missing:
-            return
+            return list(dict.fromkeys(unit.name for unit in (*left, *right)))
         lines = []
         if left:
             taken = [pair.source for pair in pairs]
@@ -290,7 +308,7 @@ class Carrier:
             near = [yours for yours in right if mine.spec is not None and _kin(mine, yours)]
             if near:
                 lines.append(f"{mine.name!r} and {near[0].name!r} differ: {_options(mine, near[0])}.")
-        names = [unit.name for unit in (*left, *right)]
+        names = list(dict.fromkeys(unit.name for unit in (*left, *right)))
         raise TransferError(
             f"The layers do not fit: {_joined(names)} {'has' if len(names) == 1 else 'have'} no partner.",
             "\n".join(lines),
@@ -315,13 +333,7 @@ class Carrier:
         """Return the pairs that the outputs confirm; without outputs, those that need no confirmation."""
         tried, ways = self.rehearsal(copy, pairs)
         if tried is None:
-            weak = [[pair for pair in pairs if pair.target in group.targets] for group in self.twins]
-            weak = [group for group in weak if not all(pair.sure for pair in group)]
-            forms = self.source.forms.keys() | self.target.forms.keys()
-            weak += [[pair] for pair in pairs if forms and {pair.source.item, pair.target.item} & forms]
-            if weak:
-                raise self.undecided(weak, self.why_not)
-            return pairs, None
+            return self.unproved(pairs), None
         again = self.by_use(tried, ways, pairs)
         self.tried = tried
         rough = max(_rounding(self.source), _rounding(self.target))
@@ -336,6 +348,9 @@ class Carrier:
             noise = self.noise(tried, chosen, manner)
             if noise * NOISE > usual:
                 tolerance, why = noise * NOISE, f"{NOISE} × {noise:.1e}, how far the target rounds"
+        if self.missing and not away <= tolerance:
+            self.tried, self.why_not = None, self.without_partners(f"The outputs differ by {away:.1e}")
+            return self.unproved(pairs), None
         self.chosen, self.manner, self.tolerance = chosen, manner, tolerance
         outputs, _ = tried.run(chosen, manner)
         parity = self.parity(tried, outputs, tolerance, why)
@@ -353,8 +368,34 @@ class Carrier:
         arranged = {each.arranged for each in flat if each.arranged}
         if arranged:
             self.remarks.append(f"Outputs of the target were compared with {' and '.join(sorted(arranged))}.")
+        self.remarks += [
+            f"{each.text}. These outputs do not show it."
+            for each in options_differ(self.source, tried.target, chosen)
+            if each.slug == "epsilon"
+        ]
+        still = silent(tried, chosen, manner, tolerance)
+        if still:
+            self.remarks.append(
+                f"Not proved of {_joined(still)}: on these inputs no change of the weights there changes the outputs. "
+                "Give inputs=… that the model was made for."
+            )
         self.found = parity
         return chosen, flat
+
+    def unproved(self, pairs: list[Pairing]) -> list[Pairing]:
+        """Return pairs that no outputs confirm; raise ``TransferError`` where others are as likely."""
+        weak = [[pair for pair in pairs if pair.target in group.targets] for group in self.twins]
+        weak = [group for group in weak if not all(pair.sure for pair in group)]
+        forms = self.source.forms.keys() | self.target.forms.keys()
+        weak += [[pair] for pair in pairs if forms and {pair.source.item, pair.target.item} & forms]
+        if weak:
+            raise self.undecided(weak, self.why_not)
+        return pairs
+
+    def without_partners(self, what: str) -> str:
+        """Say why outputs tell nothing: layers were left out."""
+        verb = "has" if len(self.missing) == 1 else "have"
+        return f"{what}, as they may where {_joined(self.missing)} {verb} no partner."
 
     def rehearsal(self, copy: Any, pairs: Sequence[Pairing]) -> tuple[Rehearsal | None, list[Manner]]:
         """Return the target's copy with what the source gave, and the ways in which the target can be called."""
@@ -377,11 +418,15 @@ class Carrier:
             ways, problem, shapes = self.callable_ways(tried)
             if ways:
                 return tried, ways
+            if shapes and self.missing:
+                self.why_not = self.without_partners(f"The outputs have other shapes ({shapes})")
+                return None, []
             if shapes and (self.feed is not None or known):
-                options = [each.text for each in options_differ(self.source, there, pairs)]
+                options = [f"Differs: {each.text}." for each in options_differ(self.source, there, pairs)]
                 raise TransferError(
                     f"The outputs have other shapes: {shapes}.",
-                    "\n".join(f"Differs: {text}." for text in options) or f"Fed: {feeds[0].text}.",
+                    "\n".join(options or [each.text for each in self.parting(tried, pairs)])
+                    or f"Fed: {feeds[0].text}.",
                     "Every layer has a partner, so that something else than the weights differs: strides, padding, the "
                     "step that is read. The target is as it was.",
                 )
@@ -393,6 +438,16 @@ class Carrier:
             )
         self.why_not = f"No inputs are known on which both run{': ' + problem if problem else ''}."
         return None, []
+
+    def parting(self, tried: Rehearsal, pairs: Sequence[Pairing]) -> list[Found]:
+        """Return where two models part whose outputs cannot be compared, as the target was called the plainest way."""
+        for manner in manners(self.target, tried.feeds[0]):
+            try:
+                tried.fill(pairs)
+                return parting(tried, pairs, manner)
+            except Exception:  # A model raises whatever its own code raises: then the next way is tried.
+                continue
+        return []
 
     def source_run(self, there: Side, feeds: list[Feed]) -> tuple[Rehearsal | None, str]:
         """Return what the source gives for some inputs, or why it does not."""
@@ -478,7 +533,9 @@ class Carrier:
         passed = all(row.passed for row in rows)
         fed = tuple(feed.text for feed in tried.feeds)
         kind = str(np.result_type(*(each.ours for one in outputs for each in one)))
-        return Parity("passed" if passed else "failed", tuple(rows), tolerance, why, kind, 0, fed, (), ())
+        return Parity(
+            "passed" if passed else "failed", tuple(rows), tolerance, why, kind, 0, fed, (), (), basis="called"
+        )
 
     # ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -493,7 +550,11 @@ class Carrier:
             mine = sorted((pair.source for pair in group), key=_place)
             yours = sorted((pair.target for pair in group), key=_place)
             example |= {one.name: other.name for one, other in zip(mine, yours, strict=True)}
-        settle = "Give inputs=… to settle it by running both, or say" if self.source.reach is not None else "Say"
+        settle = (
+            "Give inputs=… to settle it by running both, or say"
+            if self.source.reach is not None and self.feed is None
+            else "Say"
+        )
         return TransferError(
             "Layers of equal shape may be paired in more than one way.",
             "\n".join([*lines, *([why] if why else [])]),
@@ -505,7 +566,7 @@ class Carrier:
         names = [each.layer for each in found if each.layer]
         error = TransferError(
             f"The outputs differ by {away:.1e} of the largest once the weights are carried over"
-            + (f": {_joined(names)} computes something else." if names else "."),
+            + (f": look at {_joined(names)}." if names else "."),
             "\n".join(each.text for each in found)
             or "Every layer has a partner of its shape, so that something else than the weights differs.",
             "Change that line and transfer again; the target is as it was.",
@@ -585,7 +646,8 @@ class Carrier:
             for (one, other), count in made.casts.items()
         ]
         if compared is None:
-            hint = " Give inputs=… to compare the outputs." if self.source.reach is not None else ""
+            open_ = self.source.reach is not None and self.feed is None and not self.missing
+            hint = " Give inputs=… to compare the outputs." if open_ else ""
             self.remarks.append(f"Not proved: {self.why_not}{hint}")
         mine, yours = {pair.source for pair in pairs}, {pair.target for pair in pairs}
         here = [unit for unit in self.ours if unit in {*left, *(unit for one in self.twins for unit in one.sources)}]
@@ -640,7 +702,7 @@ def _named(left: Sequence[Unit], every: Sequence[Unit], name: str, which: str) -
         raise TransferError(
             f"pairs=: {name!r} is {'named twice' if taken else f'no layer of the {which}'}.",
             f"Layers with weights: {', '.join(known)}.",
-            nearest(name, known) + "Use one of these names.",
+            ("" if taken else nearest(name, known)) + "Use one of these names.",
         )
     return found
 
