@@ -781,6 +781,24 @@ def test_second_biases_types_and_names_that_are_given(keras, torch):
         gw.transfer(layer, model, dtype="float64", allow_missing=True)
 
 
+def test_a_stack_is_carried_layer_by_layer(torch):
+    import tracemalloc
+
+    from torch import nn
+
+    source, module = (nn.LSTM(128, 128, 12, batch_first=True) for _ in range(2))
+    size = sum(each.nbytes for each in source.parameters())
+    gw.transfer(nn.LSTM(2, 2), nn.LSTM(2, 2))  # What is imported for the first time does not count.
+    tracemalloc.start()
+    try:
+        gw.transfer(source, module, inputs=numbers(1, 2, 128))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < size / 2, (most, size)  # NumPy's: the stack was never whole in it.
+    assert all(torch.equal(here, there) for here, there in zip(source.parameters(), module.parameters(), strict=True))
+
+
 def test_a_parameter_keeps_its_identity(keras, torch):
     """An optimiser that holds the target's parameters goes on with them, and a mode stays."""
     from torch import nn

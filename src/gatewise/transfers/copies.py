@@ -17,8 +17,9 @@ from gatewise.parity import units as parity
 from gatewise.parity.diagnosis import weights_differ
 from gatewise.parity.result import Found, Parity
 from gatewise.transfers.moving import Pairing, values
+from gatewise.transfers.opening import sides_of
 from gatewise.transfers.sides import Side, Unit
-from gatewise.transfers.transfer import Carrier, sides_of
+from gatewise.transfers.transfer import Carrier
 from gatewise.transfers.trials import given
 
 Parts = dict[str, np.ndarray]

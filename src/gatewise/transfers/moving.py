@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,7 +119,7 @@ def fill(source: Side, target: Side, pairs: Iterable[Pairing]) -> Filled:
     for pair in pairs:
         groups.setdefault(pair.target.item, []).append(pair)
     written: dict[Hashable, tuple[str, str, np.ndarray]] = {}
-    for number, group in groups.items():
+    for number, group in _pieces(target, groups):
         arrays = values(source, target, number, group, made)
         native = target.inventory.items[number].native
         for name, array in arrays.items():
@@ -128,8 +128,15 @@ def fill(source: Side, target: Side, pairs: Iterable[Pairing]) -> Filled:
             if kind != array.dtype.name:
                 made.casts[array.dtype.name, kind] += 1
         target.reach.write(native, arrays)
-        made.tensors[number] = list(arrays)
+        made.tensors.setdefault(number, []).extend(arrays)
     return made
+
+
+def _pieces(target: Side, groups: Mapping[int, list[Pairing]]) -> Iterator[tuple[int, list[Pairing]]]:
+    """Yield what is written at a time: a layer, or one layer and direction of a stack that has tensors of its own."""
+    for number, group in groups.items():
+        alone = all(pair.target.spec and target.own(pair.target, pair.forms[1]) and pair.source.spec for pair in group)
+        yield from ((number, [pair]) for pair in group) if alone else [(number, group)]
 
 
 def values(
@@ -175,7 +182,8 @@ def _of_layer(source: Side, target: Side, number: int, pairs: Sequence[Pairing],
     layout = target.layout(number, form)
     assert spec is not None
     stored, canonical = store(layout, spec), CANONICAL[spec.cell]
-    whole = target.canonical(number, form)
+    alone = target.own(pairs[0].target, form) if len(pairs) == 1 else None
+    whole = target.canonical(number, form) if alone is None else {}
     for pair in pairs:
         check_possible(pair)
         before = prefix(spec, pair.target.place)
@@ -197,6 +205,9 @@ def _of_layer(source: Side, target: Side, number: int, pairs: Sequence[Pairing],
                 made.second.setdefault(number, set()).update(
                     slot.tensor for key, slot in slots if key.part == "recurrent_bias"
                 )
+        if alone is not None and pair.target.spec is not None:
+            arrays = plan(pair.target.spec, canonical, layout).apply(parts)
+            return {alone[name]: array for name, array in arrays.items()}
     missing = [name for name in store(canonical, spec).shapes if name not in whole]
     whole |= {name: np.zeros(store(canonical, spec).shapes[name], np.float32) for name in missing}
     arrays = plan(spec, canonical, layout).apply(whole)

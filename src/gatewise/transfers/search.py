@@ -206,6 +206,7 @@ class Rehearsal:
                 self.ours.append(outputs)
                 self.calls = self.calls or calls
         self.now: dict[int, list[Pairing]] = {}
+        self.acting: dict[Unit, bool] = {}
         self.runs, self.start = 0, time.monotonic()
 
     @property
@@ -575,41 +576,52 @@ def untold(
     Where both have one and may be exchanged all the same, the function is the same either way.
     """
     found = []
+    tried.fill(pairs)
+    tried.acting.clear()
     for group in twins:
         open_pairs = [pair for pair in pairs if pair.target in group.targets and pair.how != GIVEN and not pair.sure]
         open_pairs += [pair for pair in pairs if pair.target in group.targets and pair.how == OUTPUTS]
         for pair in dict.fromkeys(open_pairs):
+            if _acts(tried, pair, manner, tolerance):
+                continue
             others = [other for other in open_pairs if other is not pair and not _alike(tried, pair, other)]
-            if any(not _differs(tried, pairs, pair, other, manner, tolerance) for other in others):
-                tried.fill(pairs)
-                if not _acts(tried, pair, manner, tolerance):
-                    found.append(list(dict.fromkeys(open_pairs)))
-                    break
-    tried.fill(pairs)
+            same = any(not _differs(tried, pairs, pair, other, manner, tolerance) for other in others)
+            tried.fill(pairs)
+            if same:
+                found.append(list(dict.fromkeys(open_pairs)))
+                break
     return found
 
 
 def silent(tried: Rehearsal, pairs: Sequence[Pairing], manner: Manner, tolerance: float) -> list[str]:
     """Return the layers of the filled copy that the outputs do not depend on, as far as a few seconds reach."""
     start, found = time.monotonic(), []
-    for pair in {pair.target.item: pair for pair in pairs}.values():
+    for pair in pairs:
         if time.monotonic() - start > MOST_SECONDS_SILENT:
             break
         if not _acts(tried, pair, manner, tolerance):
-            found.append(tried.target.item(pair.target).name)
+            found.append(pair.target.name)
     return found
 
 
 def _acts(tried: Rehearsal, pair: Pairing, manner: Manner, tolerance: float) -> bool:
     """Say whether the outputs depend on a layer of the target: they move once its weights are larger by half."""
+    if pair.target not in tried.acting:
+        tried.acting[pair.target] = _moves_outputs(tried, pair, manner, tolerance)
+    return tried.acting[pair.target]
+
+
+def _moves_outputs(tried: Rehearsal, pair: Pairing, manner: Manner, tolerance: float) -> bool:
     reach = tried.target.reach
     assert reach is not None
     item = tried.target.item(pair.target)
     own = [name for name, _ in pair.target.tensors]  # The packed weights of an attention have names of their own here.
-    names = own or [each.name for each in item.tensors if each.role not in LOOSE]
+    alone = tried.target.own(pair.target, pair.forms[1]) if pair.target.spec is not None else None
+    names = own or list((alone or {}).values()) or [each.name for each in item.tensors if each.role not in LOOSE]
     kept = {name: np.array(array) for name, array in reach.read(item.native, names).items()}
     try:
-        reach.write(item.native, {name: array * 1.5 + 0.1 for name, array in kept.items()})
+        for name, array in kept.items():
+            reach.write(item.native, {name: array * 1.5 + 0.1})
         return tried.away(None, manner) > tolerance
     finally:
         reach.write(item.native, kept)

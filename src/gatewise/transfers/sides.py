@@ -157,8 +157,34 @@ class Side:
             parts = {name: array for name, array in parts.items() if name not in gone}
         return parts
 
+    def own(self, unit: Unit, form: int = 0) -> dict[str, str] | None:
+        """Return the tensors of one layer and direction of a stack, by the names that it would have alone.
+
+        None where it is no such layer, or has no tensors of its own.
+        """
+        item, layout = self.inventory.items[unit.item], self.layout(unit.item, form)
+        if not isinstance(item.spec, Recurrent) or unit.spec is None:
+            return None
+        whole, alone = store(layout, item.spec), store(layout, unit.spec)
+        names: dict[str, str] = {}
+        for key, slot in whole.slots.items():
+            if (key.layer, key.direction) == unit.place:
+                single = alone.slots.get(key._replace(layer=0, direction=0))
+                if single is None or single._replace(tensor=slot.tensor) != slot:
+                    return None
+                if whole.shapes[slot.tensor] != alone.shapes[single.tensor]:
+                    return None
+                names[single.tensor] = slot.tensor
+        there = {tensor.name for tensor in item.tensors}
+        return names if names.keys() == alone.shapes.keys() and there.issuperset(names.values()) else None
+
     def parts(self, unit: Unit, form: int = 0) -> dict[str, np.ndarray]:
-        """Return the canonical parts of one unit of a known layer."""
+        """Return the canonical parts of one unit of a known layer; of a stack no other is read, where it can."""
+        names = self.own(unit, form)
+        if names is not None and unit.spec is not None:
+            arrays = self.read(unit.item, list(names.values()))
+            canonical = plan(unit.spec, self.layout(unit.item, form), CANONICAL[unit.spec.cell])
+            return canonical.apply({single: arrays[name] for single, name in names.items()})
         before, layout = prefix(self.inventory.items[unit.item].spec, unit.place), self.layout(unit.item, form)
         if self._last is None or self._last[:2] != (unit.item, layout):
             self._last = unit.item, layout, self.canonical(unit.item, form)

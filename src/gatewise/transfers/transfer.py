@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gatewise import checkpoints
-from gatewise.arguments import path_of
 from gatewise.core.inventory import Role
 from gatewise.core.layout import store
-from gatewise.errors import GatewiseError, SpecError, TransferError, UnsupportedModelError, nearest
+from gatewise.errors import SpecError, TransferError
 from gatewise.explaining import inventory as inventory_of
-from gatewise.explaining import inventory_of_arrays, settled_inventory
-from gatewise.live import DTYPES, METADATA, load, restore
+from gatewise.live import DTYPES
 from gatewise.parity.result import Found, OutputParity, Parity
-from gatewise.registry import model_adapter, owner
+from gatewise.registry import model_adapter
 from gatewise.transfers.differences import differences, options_differ, parting
 from gatewise.transfers.moving import Filled, Pairing, check_possible, couple, fill, verdict
-from gatewise.transfers.reach import tensors
+from gatewise.transfers.opening import sides_of
 from gatewise.transfers.result import Carried, Transfer
 from gatewise.transfers.search import GIVEN, Rehearsal, Twins, order_of_use, paired, rivals, settled, silent, untold
 from gatewise.transfers.sides import Side, Unit, units
 from gatewise.transfers.trials import Compared, Feed, Manner, called, drawn, gap, given, guessed, manners, side_by_side
+from gatewise.transfers.words import (
+    described,
+    joined,
+    line_of,
+    listed,
+    named,
+    of_one_cell,
+    one_of,
+    position,
+    unlike_options,
+)
 
 TOLERANCE = 1e-5
 """How far outputs may be apart, relative to the largest (at least 1), where rounding explains no more."""
@@ -59,22 +65,6 @@ def transfer(
     return Carrier(*sides_of(source, target, feed), pairs or {}, feed, second_bias, dtype, allow_missing).run()
 
 
-def sides_of(source: Any, target: Any, feed: Feed | None) -> tuple[Side, Side]:
-    """Return both models of a transfer, each read in the light of the other."""
-    ours, theirs = side_of(source, feed), side_of(target, feed)
-    for side in (ours, theirs):
-        if side.reach is not None:
-            side.reach.check(side.obj, written=side is theirs)
-    if theirs.reach is None:
-        raise SpecError(
-            "The target is a file of arrays and no model.", "There is no layer to fill.", "Give the model itself."
-        )
-    return (
-        replace(ours, inventory=settled_inventory(ours.inventory, theirs.inventory)),
-        replace(theirs, inventory=settled_inventory(theirs.inventory, ours.inventory)),
-    )
-
-
 def _check(pairs: object, second_bias: object, dtype: object, allow_missing: object) -> None:
     if not isinstance(allow_missing, bool):
         raise SpecError(
@@ -96,65 +86,6 @@ def _check(pairs: object, second_bias: object, dtype: object, allow_missing: obj
         )
 
 
-def side_of(obj: Any, feed: Feed | None) -> Side:
-    """Return one model of a transfer: a live one, a file, or a dict of arrays."""
-    label = Path(obj).name if isinstance(obj, str | Path) else ""
-    if isinstance(obj, str | Path):
-        path = path_of(obj)
-        contents = checkpoints.read(path) if path.suffix.lower() in checkpoints.CONTAINERS else None
-        if contents is not None and METADATA not in contents.about:
-            return _of_arrays(contents.arrays, path.name)
-        obj = load(path) if contents is None else restore(path.name, contents)
-    if isinstance(obj, Mapping):
-        arrays = {str(name): _array(str(name), value) for name, value in obj.items()}
-        return _of_arrays(arrays, "a dict of arrays")
-    if isinstance(obj, type):
-        raise UnsupportedModelError(
-            f"{obj.__name__} is a class.",
-            "Weights are those of a model.",
-            f"Give a model of it, such as {obj.__name__}().",
-        )
-    name, _ = owner(obj)
-    reach = tensors(name)
-    try:
-        held = inventory_of(obj)
-    except GatewiseError as error:
-        # A model is built when it is called for the first time.
-        if feed is None or "no weights yet" not in error.met:
-            raise
-        _first_call(reach, obj, feed, error)
-        held = inventory_of(obj)
-    return Side(name, label or f"the {name} model", held, obj, reach, names=reach.names_of(obj, held.items))
-
-
-def _first_call(reach: Any, obj: Any, feed: Feed, error: GatewiseError) -> None:
-    try:
-        reach.observe(obj, feed.args, feed.kwargs, {})
-    except Exception as reason:  # A model raises whatever its own code raises.
-        raise type(error)(error.met, f"The given inputs do not build it: {_line(reason)}", error.hint) from reason
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
-    if isinstance(value, Mapping):
-        raise SpecError(
-            f"{name!r} holds a dict, not numbers.", "A dict of arrays by name.", f"Give that: […][{name!r}]."
-        )
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise SpecError(
-            f"{name!r} holds {array.dtype}, not numbers.", "A dict of arrays by name.", "Give a state dict."
-        )
-    return array
-
-
-def _of_arrays(arrays: Mapping[str, np.ndarray], label: str) -> Side:
-    held, by_item = inventory_of_arrays(arrays, label)
-    return Side(held.framework, label, held, arrays=by_item)
-
-
 def _rounding(side: Side) -> float:
     """Return how far the coarsest type that a model computes in rounds, where that is half precision; else 0."""
     if side.obj is None:
@@ -163,14 +94,6 @@ def _rounding(side: Side) -> float:
     rounding = getattr(adapter, "rounding", None)
     rough = float(rounding(side.obj)) if rounding is not None else HALF.get(adapter.dtype_of(side.obj), 0.0)
     return rough if rough > 1e-6 else 0.0
-
-
-def _line(error: BaseException) -> str:
-    """Return the first line of what another framework says that says anything."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
-    return f"{type(error).__name__}: {(telling or lines or [''])[0]}"[:300]
 
 
 class Carrier:
@@ -273,18 +196,18 @@ class Carrier:
         pairs: list[Pairing] = []
         ours, theirs = list(self.ours), list(self.theirs)
         for one, other in self.wanted.items():
-            mine, yours = _named(ours, self.ours, one, "source"), _named(theirs, self.theirs, other, "target")
+            mine, yours = named(ours, self.ours, one, "source"), named(theirs, self.theirs, other, "target")
             if len(mine) != len(yours):
                 raise TransferError(
                     f"pairs={{{one!r}: {other!r}}}: {one!r} is {len(mine)} and {other!r} is {len(yours)}.",
-                    f"{_listed(mine)} → {_listed(yours)}.",
+                    f"{listed(mine)} → {listed(yours)}.",
                     "Pair them one by one, by these names.",
                 )
             for here, there in zip(mine, yours, strict=True):
                 if here.sizes != there.sizes:
                     raise TransferError(
                         f"{here.name!r} does not fit {there.name!r}.",
-                        f"{_what(here)} → {_what(there)}.",
+                        f"{described(here)} → {described(there)}.",
                         "Pair layers of one kind and size.",
                     )
                 pairs.append(Pairing(here, there, GIVEN, True))
@@ -300,17 +223,17 @@ class Carrier:
         lines = []
         if left:
             taken = [pair.source for pair in pairs]
-            lines.append(f"Only in the source: {'; '.join(_one_of(unit, taken) for unit in left)}.")
+            lines.append(f"Only in the source: {'; '.join(one_of(unit, taken) for unit in left)}.")
         if right:
             taken = [pair.target for pair in pairs]
-            lines.append(f"Only in the target: {'; '.join(_one_of(unit, taken) for unit in right)}.")
+            lines.append(f"Only in the target: {'; '.join(one_of(unit, taken) for unit in right)}.")
         for mine in left:
-            near = [yours for yours in right if mine.spec is not None and _kin(mine, yours)]
+            near = [yours for yours in right if mine.spec is not None and of_one_cell(mine, yours)]
             if near:
-                lines.append(f"{mine.name!r} and {near[0].name!r} differ: {_options(mine, near[0])}.")
+                lines.append(f"{mine.name!r} and {near[0].name!r} differ: {unlike_options(mine, near[0])}.")
         names = list(dict.fromkeys(unit.name for unit in (*left, *right)))
         raise TransferError(
-            f"The layers do not fit: {_joined(names)} {'has' if len(names) == 1 else 'have'} no partner.",
+            f"The layers do not fit: {joined(names)} {'has' if len(names) == 1 else 'have'} no partner.",
             "\n".join(lines),
             "Give the target the source's sizes, name partners with pairs={…}, or leave these out with "
             "allow_missing=True.",
@@ -376,7 +299,7 @@ class Carrier:
         still = silent(tried, chosen, manner, tolerance)
         if still:
             self.remarks.append(
-                f"Not proved of {_joined(still)}: on these inputs no change of the weights there changes the outputs. "
+                f"Not proved of {joined(still)}: on these inputs no change of the weights there changes the outputs. "
                 "Give inputs=… that the model was made for."
             )
         self.found = parity
@@ -395,7 +318,7 @@ class Carrier:
     def without_partners(self, what: str) -> str:
         """Say why outputs tell nothing: layers were left out."""
         verb = "has" if len(self.missing) == 1 else "have"
-        return f"{what}, as they may where {_joined(self.missing)} {verb} no partner."
+        return f"{what}, as they may where {joined(self.missing)} {verb} no partner."
 
     def rehearsal(self, copy: Any, pairs: Sequence[Pairing]) -> tuple[Rehearsal | None, list[Manner]]:
         """Return the target's copy with what the source gave, and the ways in which the target can be called."""
@@ -456,7 +379,7 @@ class Carrier:
             try:
                 return Rehearsal(self.source, there, feeds, manner), ""
             except Exception as error:  # A model raises whatever its own code raises.
-                problem = problem or f"the source says {_line(error)}"
+                problem = problem or f"the source says {line_of(error)}"
         return None, problem
 
     def callable_ways(self, tried: Rehearsal) -> tuple[list[Manner], str, str]:
@@ -466,7 +389,7 @@ class Carrier:
             try:
                 compared, _ = tried.run(None, manner)
             except Exception as error:  # A model raises whatever its own code raises.
-                problem = problem or f"the target says {_line(error)}"
+                problem = problem or f"the target says {line_of(error)}"
                 continue
             if all(compared):
                 ways.append(manner)
@@ -542,13 +465,13 @@ class Carrier:
     def undecided(self, weak: Sequence[Sequence[Pairing]], why: str) -> TransferError:
         """Return the error for twins that nothing tells apart."""
         lines = [
-            f"{_joined([pair.source.name for pair in group])} → {_joined([pair.target.name for pair in group])}"
+            f"{joined([pair.source.name for pair in group])} → {joined([pair.target.name for pair in group])}"
             for group in weak
         ]
         example: dict[str, str] = {}
         for group in weak:
-            mine = sorted((pair.source for pair in group), key=_place)
-            yours = sorted((pair.target for pair in group), key=_place)
+            mine = sorted((pair.source for pair in group), key=position)
+            yours = sorted((pair.target for pair in group), key=position)
             example |= {one.name: other.name for one, other in zip(mine, yours, strict=True)}
         settle = (
             "Give inputs=… to settle it by running both, or say"
@@ -566,7 +489,7 @@ class Carrier:
         names = [each.layer for each in found if each.layer]
         error = TransferError(
             f"The outputs differ by {away:.1e} of the largest once the weights are carried over"
-            + (f": look at {_joined(names)}." if names else "."),
+            + (f": look at {joined(names)}." if names else "."),
             "\n".join(each.text for each in found)
             or "Every layer has a partner of its shape, so that something else than the weights differs.",
             "Change that line and transfer again; the target is as it was.",
@@ -635,11 +558,11 @@ class Carrier:
                 for number, each in made.second.items():
                     reach.freeze(items[number].native, sorted(each))
                 self.remarks.append(
-                    f"{_joined(names)}: zero and frozen, so that training goes on as in the source; "
+                    f"{joined(names)}: zero and frozen, so that training goes on as in the source; "
                     "second_bias='trainable' frees it."
                 )
             else:
-                self.remarks.append(f"{_joined(names)}: zero and trainable.")
+                self.remarks.append(f"{joined(names)}: zero and trainable.")
         self.remarks += made.notes
         self.remarks += [
             f"{count} tensor{'s' * (count != 1)} cast from {one} to {other}."
@@ -680,68 +603,3 @@ class Carrier:
                 names = tuple(name for _, (name, _) in couple(pair.source, pair.target))
             rows.append(Carried(pair.source.name, pair.target.name, names, verdict(pair), pair.how))
         return tuple(rows)
-
-
-def _named(left: Sequence[Unit], every: Sequence[Unit], name: str, which: str) -> list[Unit]:
-    """Return the units that a user means by a name."""
-
-    def means(unit: Unit) -> bool:
-        return any(
-            own == name
-            or (
-                (own.startswith(name) and own[len(name)] in "[")
-                or re.fullmatch(re.escape(name) + r"(\[\d+\])?\.(forward|backward)", own) is not None
-            )
-            for own in (unit.name, *unit.aliases)
-        )
-
-    found = [unit for unit in left if means(unit)]
-    if not found:
-        known = list(dict.fromkeys(unit.name for unit in every))
-        taken = any(map(means, every))
-        raise TransferError(
-            f"pairs=: {name!r} is {'named twice' if taken else f'no layer of the {which}'}.",
-            f"Layers with weights: {', '.join(known)}.",
-            ("" if taken else nearest(name, known)) + "Use one of these names.",
-        )
-    return found
-
-
-def _one_of(unit: Unit, taken: Iterable[Unit]) -> str:
-    """Say what is left over; where others have the same sizes it may be any of them."""
-    twins = [other.name for other in taken if other.sizes == unit.sizes]
-    return f"{unit.name} {_what(unit)}" if not twins else f"one of {', '.join([unit.name, *twins])} {_what(unit)}"
-
-
-def _place(unit: Unit) -> tuple[int, tuple[int, int]]:
-    return unit.item, unit.place
-
-
-def _what(unit: Unit) -> str:
-    if unit.spec is not None:
-        return f"({unit.spec})"
-    return f"({unit.kind}: {', '.join(f'{name} {shape}' for name, shape in unit.tensors)})"
-
-
-def _kin(mine: Unit, yours: Unit) -> bool:
-    return mine.spec is not None and yours.spec is not None and mine.spec.cell == yours.spec.cell
-
-
-def _options(mine: Unit, yours: Unit) -> str:
-    assert mine.spec is not None
-    assert yours.spec is not None
-    ours, theirs = mine.spec.options(), yours.spec.options()
-    return ", ".join(
-        f"{name} {ours[name]} here, {theirs[name]} there"
-        for name in ours
-        if name in theirs and ours[name] != theirs[name] and name not in ("epsilon", "momentum")
-    )
-
-
-def _listed(units: Sequence[Unit]) -> str:
-    return ", ".join(unit.name for unit in units)
-
-
-def _joined(names: Sequence[str]) -> str:
-    quoted = [repr(name) for name in dict.fromkeys(names)]
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
