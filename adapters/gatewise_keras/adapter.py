@@ -14,7 +14,7 @@ import numpy as np
 from gatewise.arrays.native import fitting
 from gatewise.core.layout import Layout, check_holds
 from gatewise.core.spec import Recurrent, Spec
-from gatewise.errors import UnsupportedModelError
+from gatewise.errors import FileError, GatewiseError, UnsupportedModelError
 from gatewise_keras.assembling import assemble as assemble
 from gatewise_keras.building import make, make_cell
 from gatewise_keras.checks import check_bare as check_bare
@@ -337,7 +337,17 @@ def save_file(obj: Any, path: str) -> None:
             write(native, read(own[name]))
         obj = there[0]
     _check_cells(obj)
-    obj.save(path)
+    try:
+        obj.save(path)
+    except (OSError, GatewiseError):
+        raise
+    except Exception as error:  # Keras, its JSON and HDF5 raise whatever they meet, and wrap a full disk as well.
+        text = str(error).strip().splitlines()
+        raise FileError(
+            f"Keras cannot write this model: {text[0][:300] if text else type(error).__name__}",
+            f"{type(obj).__name__} {obj.name!r}, as .keras.",
+            "Try its own model.save('model.keras'), or save it as .safetensors.",
+        ) from error
 
 
 def _check_cells(model: Any) -> None:

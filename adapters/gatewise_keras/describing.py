@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,7 +48,14 @@ def describe(obj: Any) -> Network:
     """
     if isinstance(obj, Mapping):
         return describe(_from_config(obj))
-    network = _network_of(obj)
+    try:
+        network = _network_of(obj)
+    except RecursionError:
+        raise UnsupportedModelError(
+            f"Model {obj.name!r} holds models that lie too deep in each other.",
+            f"Python follows about {sys.getrecursionlimit() // 6} of them.",
+            "Put their layers into one model, or raise the limit with sys.setrecursionlimit.",
+        ) from None
     if getattr(obj, "trainable", True):
         return network
     # Nothing of it is trained, whatever the layers within say of themselves.

@@ -7,6 +7,7 @@ the variables that its config asks for are added up before any is made. Nothing 
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import os
@@ -241,6 +242,12 @@ def _check_config(name: str, config: Any) -> None:
                 "Nothing is imported because a file names it.",
                 f"If you trust the file, import {module.partition('.')[0]} yourself and load it again.",
             )
+        if module is None and "inbound_nodes" in entry and isinstance(kind, str) and is_operation(kind):
+            raise FileError(
+                f"{name} holds {kind}, an operation on tensors that is no layer.",
+                "Keras writes operations to .h5 files, and cannot read them from there.",
+                "Save the model as .keras where you made it: model.save('model.keras').",
+            )
         unrolled += entry.get("unroll") is True
         for key, value in entry.items():
             numbers = [each for each in (value if isinstance(value, list) else [value]) if type(each) is int]
@@ -262,6 +269,17 @@ def _check_config(name: str, config: Any) -> None:
             f"At most {UNROLLED:,} are built one by one.",
             "Save the model with unroll=False; it computes the same.",
         )
+
+
+def is_operation(kind: str) -> bool:
+    """Say whether a class is one of Keras's operations on tensors, such as ``NotEqual``, and no layer."""
+    import keras
+    from keras.src import ops
+
+    if hasattr(keras.layers, kind) or keras.saving.get_registered_object(kind) is not None:
+        return False
+    found = (getattr(module, kind, None) for module in vars(ops).values() if inspect.ismodule(module))
+    return any(isinstance(each, type) and issubclass(each, keras.Operation) for each in found)
 
 
 COUNTED = ("uninitialized_variables", "object_name_uids")

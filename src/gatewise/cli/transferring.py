@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib.util
 import os
+import reprlib
 import sys
 from typing import Any
 
@@ -150,7 +151,7 @@ def built(name: str) -> Any:
     except SpecError:
         raise
     except (Exception, SystemExit) as error:  # The user's own code raises whatever it raises, and may leave.
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split())[:500]
         raise FileError(
             f"{name} cannot be built: {type(error).__name__}{': ' if said else ''}{said}",
             f"{path} was run, and {call} called." if ran else f"{path} was run.",
@@ -177,10 +178,10 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
             kwargs = {str(each.arg): ast.literal_eval(each.value) for each in tree.keywords if each.arg is not None}
             if len(kwargs) == len(tree.keywords):
                 return tree.func.id, [ast.literal_eval(each) for each in tree.args], kwargs
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         pass  # It is said below what was expected.
     raise SpecError(
-        f"{text!r} is no class with literal arguments.",
+        f"{reprlib.repr(text)} is no class with literal arguments.",
         "Expected Net, or Net(3, hidden=4): numbers, strings, lists, True, None.",
         "Write a function of no arguments that builds the model, and name that.",
     )

@@ -40,11 +40,22 @@ def infer(layout: Layout, shapes: Shapes, **given: Any) -> Spec:
     """
     kind = next(kind for kind in KINDS.values() if kind.cell == layout.cell)
     closest: Spec | None = None
+    least = (sys.maxsize, sys.maxsize)
+    layers = most = most_before = 0
     for spec in _candidates(kind, layout, len(shapes), given):
-        if _distance(layout, spec, shapes) == (0, 0):
+        if spec.options().get("layers", 1) != layers:
+            # A file of thousands of arrays is no stack of 64 layers: where one layer more has no name among them, the
+            # layers above it have none, either.
+            if layers and most <= most_before:
+                break
+            layers, most_before = spec.options().get("layers", 1), most
+        names = set(store(layout, spec).shapes)
+        most = max(most, len(names & shapes.keys()))
+        distance = _distance(names, shapes)
+        if distance == (0, 0):
             return _solved(layout, spec, shapes, given)
-        if closest is None or _distance(layout, spec, shapes) < _distance(layout, closest, shapes):
-            closest = spec
+        if closest is None or distance < least:
+            closest, least = spec, distance
     expected = list(store(layout, closest).shapes) if closest else []
     unknown = [name for name in shapes if name not in expected]
     missing = [name for name in expected if name not in shapes]
@@ -58,15 +69,15 @@ def infer(layout: Layout, shapes: Shapes, **given: Any) -> Spec:
     )
 
 
-def _distance(layout: Layout, spec: Spec, shapes: Shapes) -> tuple[int, int]:
+def _distance(names: set[str], shapes: Shapes) -> tuple[int, int]:
     """Return how many names are missing or unknown, whichever are more, and by how many the numbers of names differ.
 
     Where no name is shared no layer is closer than another, and the simplest is the one to show.
     """
-    names = set(store(layout, spec).shapes)
-    if not names & set(shapes):
+    shared = len(names & shapes.keys())
+    if not shared:
         return sys.maxsize, 0
-    return max(len(names - set(shapes)), len(set(shapes) - names)), abs(len(names) - len(shapes))
+    return max(len(names), len(shapes)) - shared, abs(len(names) - len(shapes))
 
 
 def _solved(layout: Layout, spec: Spec, shapes: Shapes, given: Mapping[str, Any]) -> Spec:

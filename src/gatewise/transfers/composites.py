@@ -53,6 +53,8 @@ def _pieces(side: Side, unit: Unit) -> list[_Piece]:
     item = side.item(unit)
     if isinstance(unit.spec, Recurrent):
         return []
+    if side.reach is not None and side.reach.virtual(item.native):
+        return []  # The projections of an attention are views: the model has no tensors of these names.
     held = unit.tensors or tuple((each.name, each.shape) for each in item.tensors if each.role is not Role.COUNTER)
     return [_Piece(side.path(unit.item, name), shape, unit, item.kind) for name, shape in held]
 
