@@ -123,7 +123,18 @@ class TransferError(GatewiseError):
 
 
 class FileError(GatewiseError):
-    """A file that cannot be read or written."""
+    """A file that cannot be read or written. What is quoted of a damaged file is cut short.
+
+    >>> len(FileError("shape " + "9" * 10_000).met)
+    600
+    """
+
+    MOST = 600
+
+    def __init__(self, met: str, where: str = "", hint: str = "") -> None:
+        super().__init__(
+            *(text if len(text) <= self.MOST else f"{text[: self.MOST - 1]}…" for text in (met, where, hint))
+        )
 
 
 class PortWarning(UserWarning):

@@ -28,7 +28,7 @@ from gatewise.core.inventory import (
 )
 from gatewise.core.layout import Layout, store
 from gatewise.core.plan import plan
-from gatewise.core.spec import KINDS, Dense, Embedding
+from gatewise.core.spec import KINDS, Dense, Embedding, Spec
 from gatewise.errors import FileError, GatewiseError, SpecError, nearest
 from gatewise.live import METADATA, open_keras, restore
 from gatewise.registry import ModelAdapter, framework, live_layout, model_adapter, names, owner
@@ -312,9 +312,8 @@ def _recognised(
     for layout in layouts:
         if not _names(layout) & shapes.keys() or shapes.keys() == {"bias"}:
             continue
-        try:
-            spec = infer(layout, shapes)
-        except GatewiseError:  # Not this one; what no layout has is listed as it is.
+        spec = _inferred(layout, tuple(shapes.items()))
+        if spec is None:  # Not this one; what no layout has is listed as it is.
             continue
         tensors = [Tensor(key, shape, _role(key)) for key, shape in shapes.items()]
         tensors += [Tensor(key, tuple(array.shape), Role.COUNTER) for key, array in counters.items()]
@@ -333,6 +332,15 @@ def _recognised(
                 role = Role.BUFFER if whole and _role(key) is Role.WEIGHT else _role(key)
                 bare = key[len(prefix) :]
                 yield Item(key, TENSOR, (Tensor(bare, tuple(array.shape), role),)), {bare: array}
+
+
+@functools.lru_cache(maxsize=4096)
+def _inferred(layout: Layout, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Spec | None:
+    """Return the layer whose tensors these are in a layout, or None. A file has many layers of the same shapes."""
+    try:
+        return infer(layout, dict(shapes))
+    except GatewiseError:
+        return None
 
 
 DIRECTION = re.compile(r"(forward|backward)_[^/]+/(?:[^/]+/)*")

@@ -103,7 +103,9 @@ def inspected(obj: Any) -> Inspection:
     path = Path(obj)
     if path.suffix.lower() == CONFIG:
         return _config(read_config(path), path.name, os.path.getsize(path))
-    return _file(path)
+    checkpoints.check_readable(path, (*checkpoints.KERAS_FILES, *checkpoints.CONTAINERS))
+    with checkpoints.snapshot(path) as copy:  # What is said of its format, layers and port is of one file.
+        return _file(copy)
 
 
 def _live(obj: Any, label: str = "") -> Inspection:
