@@ -117,7 +117,7 @@ def run_size(network: Network) -> tuple[int, int]:
 
     A length that is open counts as one.
 
-    >>> from gatewise.core.spec import LSTM
+    >>> from gatewise import LSTM, Input, Network
     >>> run_size(Network.chain(Input((10, 3), batch=2), LSTM(3, 50, return_state=False)))
     (1060, 10)
     """

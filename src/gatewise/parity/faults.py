@@ -79,6 +79,7 @@ def softmax_shifts(network: Network) -> dict[str, list[tuple[str, str]]]:
     A softmax gives the same where a number is added to all that it shares out: the bias of scores, one for each step,
     and that of a key, which adds to all scores of one query the same.
 
+    >>> from gatewise import Activation, Dense, Input, Network, Reshape
     >>> network = Network.chain(Input((5, 3)), Dense(3, 1), Reshape((-1,)), Activation("softmax"))
     >>> softmax_shifts(network)
     {'activation': [('dense', 'bias')]}
