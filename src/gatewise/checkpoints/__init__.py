@@ -85,7 +85,7 @@ def unsupported(path: Path, known: Iterable[str]) -> FileError:
 def _by_suffix(path: Path, known: Iterable[str]) -> FileError:
     suffix, known = path.suffix.lower(), tuple(known)
     return FileError(
-        f"{path.name}: unsupported file type{f' {suffix}' if suffix else ''}.",
+        f"{path.name or path}: unsupported file type{f' {suffix}' if suffix else ''}.",
         f"Supported here: {', '.join(known)}.",
         f"{nearest(suffix, known)}Use one of these."
         if suffix

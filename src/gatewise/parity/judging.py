@@ -32,6 +32,13 @@ WORK, FEWEST, MOST = 2e10, 40, 1000
 """About how many products the test faults of one comparison may take, and how many are tried at least, and at most."""
 
 
+DEEP, LEAST = 20_000, 8
+"""How many layers a fault may have behind it, times the number of faults; and how many the deepest network has tried.
+
+A layer costs some fifty calls of NumPy however small it is, and each fault runs those behind it on every input.
+"""
+
+
 class Judge:
     """The test faults of one comparison.
 
@@ -99,6 +106,7 @@ class Judge:
         compared = self.reference.compared
         every = [each for each in faults(self.reference, masked, states=states) if each.layer in compared]
         most = max(FEWEST, min(MOST, int(WORK / self.reference.cost(trial))))
+        most = min(most, max(LEAST, DEEP // len(network.layers)))
         if len(every) <= most:
             return every
         self.notes.append(f"{most} of {len(every):,} test faults were tried, from all over the network.")
