@@ -126,8 +126,9 @@ def _form(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     for size, em in list(SIZES.items())[:3]:
         if em * sum(natural) + 12 * gaps <= PAGE:
             return _Form(size, [0.0] * len(columns), 1.2 * em * len(everything))
-    least = [
-        most if flush else max(map(_least, column)) for most, column, flush in zip(natural, columns, right, strict=True)
+    least = [  # A number is never broken, a sum may be.
+        most if flush and not any(" " in cell for cell in column[1:]) else max(map(_least, column))
+        for most, column, flush in zip(natural, columns, right, strict=True)
     ]
 
     def wrapped(size: str) -> _Form:
@@ -239,4 +240,4 @@ def _column(share: float, flush: bool) -> str:
     """Write what kind a column is: it takes a share of the line, or what it needs."""
     if not share:
         return "r" if flush else "l"
-    return rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}"
+    return rf">{{\ragged{'left' if flush else 'right'}\arraybackslash}}p{{{share:.3f}\linewidth}}"
