@@ -1,5 +1,5 @@
 """``python -m gatewise`` is the command line."""
 
-from gatewise.cli import main
+from gatewise.cli import run
 
-main()
+run()

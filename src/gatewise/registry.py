@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from gatewise.core.layout import WHOSE, Default, Framework, Layout, Limit, gaps
 from gatewise.core.spec import KINDS, Recurrent, Spec
@@ -33,12 +33,15 @@ from gatewise.errors import (
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Protocol
 
     import numpy as np
 
     from gatewise.arrays.native import Weight
     from gatewise.core.inventory import Inventory, Tensor
     from gatewise.core.network import Network
+else:
+    Protocol = object  # a class of typing's own takes milliseconds to make
 
 GROUP = "gatewise.adapters"
 
